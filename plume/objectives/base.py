@@ -1,0 +1,101 @@
+"""What every objective is: one random draw that decides inputs, visibility and labels together.
+
+An objective is a frozen dataclass whose fields are the paper's hyper-parameters, so the configuration *is*
+the object. A new one is a subclass with ``example`` and ``heads``; everything else has a default that fits
+most (DESIGN section 2).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plume.models.heads import Asked, Head
+from plume.slots import Batch, Example, Losses, Slots
+from plume.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from plume.models.pretrained import Backbone, PretrainedModel
+    from plume.slots import Array
+
+Source = TypeVar("Source")
+
+
+class Objective(ABC, Generic[Source]):
+    """Noise, visibility, labels, heads and losses of one paradigm. ``Source``: what ``example`` is made of."""
+
+    def window_length(self, length: int) -> int:
+        """Tokens to read so that an example fills ``length`` slots."""
+        return length
+
+    @abstractmethod
+    def example(self, source: Source, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
+        """One draw. ``None``: the source is too short to ask anything of; the loader drops and counts it."""
+
+    @abstractmethod
+    def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
+        """A new head for every name that ``example`` labels."""
+
+    def weights(self) -> Mapping[str, float]:
+        """What each head's mean loss counts in the sum; heads that are not named count 1."""
+        return {}
+
+    def counts(self, batch: Batch, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+        """What each loss will be divided by, known before any forward pass. A law: equals ``losses().count``."""
+        counts = {}
+        for name, head in heads.items():
+            slots = batch.labelled(name)
+            if name not in batch.asked:
+                counts[name] = torch.zeros(())
+                continue
+            index = batch.asked[name]
+            flat = {key: values.flatten()[index] for key, values in slots.given.items()}
+            documents, examples = _owners(slots, index)
+            counts[name] = head.count(slots.labels[name].flatten()[index], documents, examples, flat)
+        return counts
+
+    def losses(self, model: PretrainedModel, batch: Batch) -> Losses:
+        """Every head's loss on the slots that have its label; a head that was asked nothing answers 0."""
+        hidden = model.backbone(batch.inputs, batch.decoder_inputs, memory=batch.memory)
+        return Losses({name: head.loss(ask(batch, name, hidden[head.reads])) for name, head in model.heads.items()},
+                      hidden.memory)  # fmt: skip
+
+    @abstractmethod
+    def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
+        """A finished text of one or two segments as this family reads it, and the slot that sums it up.
+
+        Fine-tuning, embeddings and ``plume.load`` use it: BERT frames the text in [CLS] and [SEP] and
+        answers at slot 0, a causal model takes it as it is and answers at the last slot.
+        """
+
+    @abstractmethod
+    def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
+        """How this family is asked for the token after ``ids``: the inputs, and the slot whose
+        ``next_token`` (or ``masked_token``, ...) head answers."""
+
+
+def ask(batch: Batch, name: str, hidden: Tensor) -> Asked:
+    """Gather what head ``name`` needs from hidden [R, L, D]: [N, D] and the labels [N] beside it."""
+    slots = batch.labelled(name)
+    flat = hidden.flatten(0, 1)
+    if name not in batch.asked:  # no example of this batch has the label
+        empty = torch.zeros(0, dtype=torch.long, device=hidden.device)
+        return Asked(flat[:0], empty, empty, empty, {})
+    index = batch.asked[name]
+    # Every slot asked (a causal window): the gather would copy the whole tensor and scatter its gradient.
+    rows = flat if len(index) == len(flat) else flat.index_select(0, index)
+    documents, examples = _owners(slots, index)
+    given = {key: values.flatten()[index] for key, values in slots.given.items()}
+    return Asked(rows, slots.labels[name].flatten()[index], documents, examples, given)
+
+
+def _owners(slots: Slots[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    # document_ids restart in every row; a row's length is more than its documents, so this keeps them apart.
+    length = len(slots)
+    documents = slots.document_ids.flatten()[index] + index // length * length
+    return documents, slots.example_ids.flatten()[index]

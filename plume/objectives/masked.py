@@ -1,0 +1,112 @@
+"""Masked language modelling: BERT, RoBERTa, ERNIE (spec 06, 07, 08).
+
+Static and dynamic masking are the same code: they differ by the epoch number that feeds ``rng``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from plume.models.heads import Head, PooledHead, TokenHead
+from plume.objectives.base import Objective
+from plume.slots import IGNORE, Example, Slots
+from plume.text.windows import Grain, Window
+from plume.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from plume.models.pretrained import Backbone
+    from plume.slots import Array
+
+
+@dataclass(frozen=True)
+class MaskedLM(Objective[Window]):
+    """Hide a share of the tokens and ask for them; with ``next_sentence`` ask at slot 0 whether B follows A.
+
+    ``noise_density`` of *all* slots, specials counted, are chosen among those that are not special, as BERT
+    does: exactly ``max(1, round(density * length))`` of them an example (``"exact"``; a unit that no longer
+    fits is skipped, not cut), or each unit on its own with that probability (``"bernoulli"``, as
+    ``transformers``' collator). A chosen token becomes [MASK] with probability ``mask_share``, a uniform
+    draw over the whole vocabulary with ``random_share``, and stays as it is otherwise, each token by itself.
+    """
+
+    noise_density: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+    unit: Grain = "token"
+    selection: Literal["exact", "bernoulli"] = "exact"
+    max_predictions: int | None = None
+    next_sentence: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_density <= 1:
+            raise ValueError(f"noise_density must lie in (0, 1], got {self.noise_density}")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise ValueError(
+                f"mask_share and random_share are shares of the chosen tokens: each at least 0, together at "
+                f"most 1, got {self.mask_share} and {self.random_share}"
+            )
+
+    def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
+        mask_id = vocab.require("mask")
+        chosen = self.choose(source, rng)
+        if not len(chosen):
+            return None
+        ids = source.ids.copy()
+        draw = rng.random(len(chosen))
+        ids[chosen[draw < self.mask_share]] = mask_id
+        swapped = chosen[(draw >= self.mask_share) & (draw < self.mask_share + self.random_share)]
+        ids[swapped] = rng.integers(vocab.size, size=len(swapped))
+        labels = {"masked_token": np.full(len(ids), IGNORE)}
+        labels["masked_token"][chosen] = source.ids[chosen]
+        if self.next_sentence:
+            if "next_sentence" not in source.labels:
+                raise ValueError(
+                    "next_sentence asks whether segment B follows segment A, which only windows=SegmentPairs "
+                    "can say: use those windows, or set objective.next_sentence=false"
+                )
+            labels["next_sentence"] = np.full(len(ids), IGNORE)
+            labels["next_sentence"][0] = source.labels["next_sentence"]
+        return Example(Slots.bidirectional(ids, token_type_ids=source.token_type_ids, labels=labels))
+
+    def choose(self, source: Window, rng: np.random.Generator) -> Array:
+        """The chosen slots, ascending. Units are chosen whole; specials never."""
+        open_slots = np.flatnonzero(~source.special)
+        if not len(open_slots):
+            return open_slots
+        units = source.units(self.unit)[open_slots]
+        _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+        if self.selection == "bernoulli":
+            return open_slots[(rng.random(len(sizes)) < self.noise_density)[unit]]
+        budget = max(1, round(len(source.ids) * self.noise_density))
+        if self.max_predictions is not None:
+            budget = min(budget, self.max_predictions)
+        order = rng.permutation(len(sizes))
+        taken = np.zeros(len(sizes), bool)
+        if sizes.max() == 1:
+            taken[order[:budget]] = True
+        else:
+            for u in order:
+                if sizes[u] <= budget:
+                    taken[u] = True
+                    budget -= int(sizes[u])
+        return open_slots[taken[unit]]
+
+    def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
+        heads: dict[str, Head] = {"masked_token": TokenHead(backbone, transform=True, bias=True)}
+        if self.next_sentence:
+            heads["next_sentence"] = PooledHead(backbone, 2)
+        return heads
+
+    def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
+        cls, sep = vocab.require("cls"), vocab.require("sep")
+        ids = np.concatenate([[cls], *(np.append(s, sep) for s in segments)]).astype(np.int64)
+        types = np.concatenate([[0], *(np.full(len(s) + 1, i) for i, s in enumerate(segments))]).astype(np.int64)
+        return Slots.bidirectional(ids, token_type_ids=types), 0
+
+    def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
+        framed, _ = self.read([np.append(ids, vocab.require("mask"))], vocab)
+        return framed, len(ids) + 1

@@ -1,0 +1,334 @@
+"""What flows through everything: slots, examples, batches, losses.
+
+A *slot* is one place of a sequence. Who sees whom is data, two integers a slot:
+
+    slot q sees slot k  iff  visible_at[k] <= sees_until[q]  and  document_ids[k] == document_ids[q]
+
+and labels lie on the slots they ask about, one value a slot, named by head (DESIGN section 2).
+Shapes: T slots, R rows of L slots once collated, N labelled slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+IGNORE = -100  # a label where nothing is asked
+NEVER = 2**30  # a slot that no slot sees
+
+A = TypeVar("A", np.ndarray[Any, np.dtype[Any]], Tensor)
+Array = np.ndarray[Any, np.dtype[Any]]
+Pattern = Literal["bidirectional", "causal", "ranked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a kernel may rely on, derived from the ranks by ``collate``; it never changes what is seen.
+
+    ``documents`` is [N, 3]: row, first slot, length of each document, padding left out. ``pattern`` holds
+    inside every one of them. ``single``: each row is one document that fills it.
+    """
+
+    pattern: Pattern
+    documents: Array
+    single: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots(Generic[A]):
+    """Slots of one sequence, [T] arrays, or of a batch, [R, L] tensors.
+
+    An id >= the vocabulary's size is virtual: a learned row (XLNet's query, a prompt). Padding has
+    ``visible_at = sees_until = NEVER`` and document -1: padding sees padding, so that no row is empty.
+    """
+
+    input_ids: A
+    position_ids: A
+    token_type_ids: A
+    visible_at: A
+    sees_until: A
+    document_ids: A
+    example_ids: A  # set by collate: which slots came from one example
+    features: A | None = None  # [T, ...] where slots are not ids: ELMo's characters, image patches
+    labels: Mapping[str, A] = field(default_factory=dict)  # head -> int a slot, IGNORE where nothing is asked
+    given: Mapping[str, A] = field(default_factory=dict)  # name -> float a slot, 0 in padding
+    layout: Layout | None = None  # set by collate; None: only the ranks are known
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[-1])
+
+    @staticmethod
+    def bidirectional(ids: ArrayLike, **fields: Any) -> Slots[Array]:
+        """Every slot sees every slot. ``fields``: any field of ``Slots`` to set, labels above all."""
+        ids = np.asarray(ids, np.int64)
+        ranks = np.zeros_like(ids)
+        return _slots(ids, ranks, ranks, fields)
+
+    @staticmethod
+    def causal(ids: ArrayLike, **fields: Any) -> Slots[Array]:
+        """Every slot sees itself and what stands before it."""
+        ids = np.asarray(ids, np.int64)
+        ranks = np.arange(len(ids))
+        return _slots(ids, ranks, ranks, fields)
+
+    @staticmethod
+    def prefix(ids: ArrayLike, length: int, **fields: Any) -> Slots[Array]:
+        """The first ``length`` slots see one another, the others see what stands before them (spec 20)."""
+        ids = np.asarray(ids, np.int64)
+        ranks = np.arange(len(ids))
+        ranks[:length] = 0
+        return _slots(ids, ranks, ranks, fields)
+
+    @staticmethod
+    def permuted(ids: ArrayLike, order: ArrayLike, targets: ArrayLike, query_id: int, **fields: Any) -> Slots[Array]:
+        """XLNet's two streams as one (spec 10): T content slots, then a query slot for each target position.
+
+        ``order[j]`` is the position that comes j-th in the factorisation. A content slot sees itself and
+        what came before it in that order; the query slot of a target sees only what came before, and is
+        itself never seen. ``fields`` have T + len(targets) entries.
+        """
+        ids, order, targets = (np.asarray(a, np.int64) for a in (ids, order, targets))
+        ranks = np.empty_like(ids)
+        ranks[order] = np.arange(len(ids))
+        fields.setdefault("position_ids", np.concatenate([np.arange(len(ids)), targets]))
+        return _slots(
+            np.concatenate([ids, np.full(len(targets), query_id)]),
+            np.concatenate([ranks, np.full(len(targets), NEVER)]),
+            np.concatenate([ranks, ranks[targets] - 1]),
+            fields,
+        )
+
+    def sees(self) -> A:
+        """The visibility the ranks describe: bool [..., q, k], true where slot q sees slot k."""
+        seen = self.visible_at[..., None, :] <= self.sees_until[..., :, None]
+        return cast(A, seen & (self.document_ids[..., None, :] == self.document_ids[..., :, None]))
+
+
+def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str, Any]) -> Slots[Array]:
+    arrays: dict[str, Any] = {
+        "position_ids": np.arange(len(ids)),
+        "token_type_ids": np.zeros_like(ids),
+        "document_ids": np.zeros_like(ids),
+        "example_ids": np.zeros_like(ids),
+        **fields,
+    }
+    slots = Slots(input_ids=ids, visible_at=visible_at, sees_until=sees_until, **arrays)
+    for name in _INTS:
+        if (shape := getattr(slots, name).shape) != ids.shape:
+            raise ValueError(f"{name} has shape {shape}, but there are {len(ids)} slots")
+    for name, values in (*slots.labels.items(), *slots.given.items()):
+        if len(values) != len(ids):
+            raise ValueError(f"{name!r} has {len(values)} values for {len(ids)} slots")
+    return slots
+
+
+_INTS = ("input_ids", "position_ids", "token_type_ids", "visible_at", "sees_until", "document_ids", "example_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Example(Generic[A]):
+    """What one random draw of an objective gives: inputs, visibility and labels together."""
+
+    inputs: Slots[A]
+    decoder_inputs: Slots[A] | None = None
+
+
+class Memory(NamedTuple):
+    """The past of a batch: a KV cache, XLNet's segments, an LSTM's state. Returned, never mutated.
+
+    ``slots`` are the past slots [R, P] where attention needs their ranks (``None`` for recurrent
+    backbones); ``layers`` one tensor a layer, whose first axis is the row.
+    """
+
+    slots: Slots[Tensor] | None
+    layers: tuple[Tensor, ...]
+
+
+class Loss(NamedTuple):
+    """A sum and the number of things summed: the trainer divides once, by the global count."""
+
+    total: Tensor
+    count: Tensor
+
+
+class Losses(NamedTuple):
+    """What an objective asked of a model: a loss for every head, and the memory to carry on with."""
+
+    heads: dict[str, Loss]
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Collated examples. ``asked[head]`` are the flat indices [N] of that head's labelled slots.
+
+    ``sample_ids`` [E] are the global sample numbers of the examples, in order; ``starts`` [R] is true in
+    the rows whose memory begins anew (``None``: nothing is carried).
+    """
+
+    inputs: Slots[Tensor]
+    decoder_inputs: Slots[Tensor] | None
+    asked: Mapping[str, Tensor]
+    sample_ids: Tensor
+    starts: Tensor | None = None
+    memory: Memory | None = None
+
+    def labelled(self, head: str) -> Slots[Tensor]:
+        """The slots that carry ``head``'s labels: the decoder's where it has them, else the inputs."""
+        if self.decoder_inputs is not None and head in self.decoder_inputs.labels:
+            return self.decoder_inputs
+        return self.inputs
+
+    @property
+    def num_tokens(self) -> int:
+        """Slots that are not padding, both stacks, counted without touching the device."""
+        stacks = (self.inputs, self.decoder_inputs)
+        return sum(int(s.layout.documents[:, 2].sum()) for s in stacks if s is not None and s.layout is not None)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        decoder = None if self.decoder_inputs is None else _to(self.decoder_inputs, device)
+        return replace(
+            self,
+            inputs=_to(self.inputs, device),
+            decoder_inputs=decoder,
+            asked={name: index.to(device, non_blocking=True) for name, index in self.asked.items()},
+            starts=None if self.starts is None else self.starts.to(device),
+        )
+
+
+def _to(slots: Slots[Tensor], device: torch.device | str) -> Slots[Tensor]:
+    def move(t: Tensor) -> Tensor:
+        return t.to(device, non_blocking=True)
+
+    return replace(
+        slots,
+        **{name: move(getattr(slots, name)) for name in _INTS},
+        features=None if slots.features is None else move(slots.features),
+        labels={k: move(v) for k, v in slots.labels.items()},
+        given={k: move(v) for k, v in slots.given.items()},
+    )
+
+
+def pack(lengths: Sequence[tuple[int, int]], capacity: tuple[int, int]) -> list[list[int]]:
+    """Rows of example numbers, first fit in order, such that each stack's row stays within its capacity.
+
+    ``lengths`` are (input slots, decoder slots) an example. Pairs are packed together, under two budgets.
+    """
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    open_from = 0  # rows before it are full: keeps packing linear for examples of full length
+    for number, (a, b) in enumerate(lengths):
+        for row in range(open_from, len(rows)):
+            if room[row][0] >= a and room[row][1] >= b:
+                rows[row].append(number)
+                room[row] = (room[row][0] - a, room[row][1] - b)
+                break
+        else:
+            rows.append([number])
+            room.append((capacity[0] - a, capacity[1] - b))
+        while open_from < len(rows) and room[open_from][0] <= 0:
+            open_from += 1
+    return rows
+
+
+def collate(
+    examples: Sequence[Example[Array]],
+    *,
+    pad_id: int = 0,
+    packed: bool = True,
+    sample_ids: Sequence[int] | None = None,
+    starts: Sequence[bool] | None = None,
+) -> Batch:
+    """A batch of examples as rows [R, L]: L is the longest example's length, each stack's its own.
+
+    ``packed`` puts several short examples into one row by offsetting ``document_ids``; otherwise a row is
+    an example, as recurrent backbones and carried memory need it.
+
+    Raises:
+        ValueError: no examples, or only some of them have decoder inputs.
+    """
+    if not examples:
+        raise ValueError("a batch needs at least one example")
+    decoders = [e.decoder_inputs for e in examples if e.decoder_inputs is not None]
+    if decoders and len(decoders) != len(examples):
+        raise ValueError("either all examples of a batch have decoder inputs or none has")
+    lengths = [(len(e.inputs), len(e.decoder_inputs) if e.decoder_inputs else 0) for e in examples]
+    capacity = (max(a for a, _ in lengths), max(b for _, b in lengths))
+    rows = pack(lengths, capacity) if packed else [[i] for i in range(len(examples))]
+    inputs = _stack([e.inputs for e in examples], rows, pad_id)
+    decoder_inputs = _stack(decoders, rows, pad_id) if decoders else None
+    asked: dict[str, Tensor] = {}
+    for slots in (inputs, decoder_inputs):
+        for head, labels in () if slots is None else slots.labels.items():
+            if head in asked:
+                raise ValueError(f"head {head!r} is asked in both stacks: name the two heads differently")
+            asked[head] = (labels.flatten() != IGNORE).nonzero().squeeze(1)
+    return Batch(
+        inputs=inputs,
+        decoder_inputs=decoder_inputs,
+        asked=asked,
+        sample_ids=torch.as_tensor(range(len(examples)) if sample_ids is None else sample_ids),
+        starts=None if starts is None else torch.as_tensor(starts),
+    )
+
+
+def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id: int) -> Slots[Tensor]:
+    shape = (len(rows), max(sum(len(parts[i]) for i in row) for row in rows))
+    fill = {"input_ids": pad_id, "visible_at": NEVER, "sees_until": NEVER, "document_ids": -1, "example_ids": -1}
+    ints = {name: np.full(shape, fill.get(name, 0), np.int64) for name in _INTS}
+    labels = {head: np.full(shape, IGNORE, np.int64) for head in sorted({h for p in parts for h in p.labels})}
+    given = {name: np.zeros(shape, np.float32) for name in sorted({n for p in parts for n in p.given})}
+    first = next((p.features for p in parts if p.features is not None), None)
+    features = None if first is None else np.zeros(shape + first.shape[1:], first.dtype)
+    for r, row in enumerate(rows):
+        at = documents = 0
+        for i in row:
+            part, here = parts[i], (r, slice(at, at + len(parts[i])))
+            for name, array in ints.items():
+                array[here] = getattr(part, name)
+            ints["document_ids"][here] += documents
+            ints["example_ids"][here] = i
+            for head, values in part.labels.items():
+                labels[head][here] = values
+            for name, values in part.given.items():
+                given[name][here] = values
+            if features is not None and part.features is not None:
+                features[here] = part.features
+            at += len(part)
+            documents += int(part.document_ids.max()) + 1
+    return Slots(
+        **{name: torch.from_numpy(array) for name, array in ints.items()},
+        features=None if features is None else torch.from_numpy(features),
+        labels={head: torch.from_numpy(array) for head, array in labels.items()},
+        given={name: torch.from_numpy(array) for name, array in given.items()},
+        layout=layout(ints["visible_at"], ints["sees_until"], ints["document_ids"]),
+    )
+
+
+def layout(visible_at: Array, sees_until: Array, document_ids: Array) -> Layout:
+    """The ``Layout`` of rows [R, L]; documents must lie in one piece each (``collate`` lays them so)."""
+    real = document_ids >= 0
+    new = real.copy()
+    new[:, 1:] &= document_ids[:, 1:] != document_ids[:, :-1]
+    row, start = np.nonzero(new)
+    # A document ends where the next one of its row starts, the last one of a row where padding begins.
+    end = np.append(start[1:], 0)
+    last = np.append(row[1:] != row[:-1], True) if len(row) else np.zeros(0, bool)
+    end[last] = real.sum(1)[row[last]]
+    pattern: Pattern = "ranked"
+    if real.any():
+        grows = (visible_at[:, 1:] > visible_at[:, :-1]) | new[:, 1:] | ~real[:, 1:]
+        if visible_at[real].max() <= sees_until[real].min():
+            pattern = "bidirectional"
+        elif bool((visible_at == sees_until)[real].all() and grows.all()):
+            pattern = "causal"
+    documents = np.stack([row, start, end - start], axis=1)
+    single = len(row) == len(document_ids) and bool(real.all())
+    return Layout(pattern, documents, single)

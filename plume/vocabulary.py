@@ -1,0 +1,44 @@
+"""What a model must know about a tokenizer: how many ids there are and which of them are special."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """The ids of a tokenizer.
+
+    ``size`` counts every id, special ones included. A special token that the tokenizer lacks is ``None``;
+    ``require`` turns that into one sentence for the user. ``sentinels`` are T5's, in the order they are used.
+    """
+
+    size: int
+    pad: int | None = None
+    bos: int | None = None
+    eos: int | None = None
+    unk: int | None = None
+    cls: int | None = None
+    sep: int | None = None
+    mask: int | None = None
+    sentinels: tuple[int, ...] = ()
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids that never come from a user's text, the unknown token apart."""
+        named = (self.pad, self.bos, self.eos, self.cls, self.sep, self.mask)
+        return frozenset(i for i in named if i is not None) | frozenset(self.sentinels)
+
+    def require(self, name: str) -> int:
+        """The id of the special token ``name`` ("mask", "eos", ...).
+
+        Raises:
+            ValueError: the tokenizer has no such token.
+        """
+        value: int | None = getattr(self, name)
+        if value is None:
+            raise ValueError(
+                f"this tokenizer has no {name!r} token, which the objective needs: "
+                f"train one with `plume tokenizer` of a kind that has it (wordpiece has cls, sep and mask)"
+            )
+        return value
