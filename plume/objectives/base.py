@@ -66,17 +66,24 @@ class Objective(ABC, Generic[Source]):
                       hidden.memory)  # fmt: skip
 
     @abstractmethod
+    def restore(self, example: Example[Array]) -> Array:
+        """The ids of the source, from inputs and labels alone: the law that nothing was lost or made up."""
+
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         """A finished text of one or two segments as this family reads it, and the slot that sums it up.
 
-        Fine-tuning, embeddings and ``plume.load`` use it: BERT frames the text in [CLS] and [SEP] and
-        answers at slot 0, a causal model takes it as it is and answers at the last slot.
+        Fine-tuning, embeddings and ``plume.load`` use it. The default is that of every causal family: the
+        text as it is, each segment closed by the end token, summed up where all of it has been seen.
         """
+        ids = np.concatenate([np.append(s, vocab.require("eos")) for s in segments])
+        return Slots.causal(ids), len(ids) - 1
 
-    @abstractmethod
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
-        """How this family is asked for the token after ``ids``: the inputs, and the slot whose
-        ``next_token`` (or ``masked_token``, ...) head answers."""
+        """How this family is asked for the token after ``ids``: the inputs and the slot that answers.
+
+        The default is that of every causal family: the last slot already asks.
+        """
+        return Slots.causal(ids), len(ids) - 1
 
 
 def ask(batch: Batch, name: str, hidden: Tensor) -> Asked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,5 @@ class CausalLM(Objective[Window]):
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
         return {"next_token": TokenHead(backbone)}
 
-    def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
-        ids = np.concatenate([np.append(s, vocab.require("eos")) for s in segments])
-        return Slots.causal(ids), len(ids) - 1
-
-    def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
-        return Slots.causal(ids), len(ids) - 1
+    def restore(self, example: Example[Array]) -> Array:
+        return np.append(example.inputs.input_ids, example.inputs.labels["next_token"][-1])

@@ -95,6 +95,10 @@ class MaskedLM(Objective[Window]):
                     budget -= int(sizes[u])
         return open_slots[taken[unit]]
 
+    def restore(self, example: Example[Array]) -> Array:
+        labels = example.inputs.labels["masked_token"]
+        return np.where(labels == IGNORE, example.inputs.input_ids, labels)
+
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
         heads: dict[str, Head] = {"masked_token": TokenHead(backbone, transform=True, bias=True)}
         if self.next_sentence:
