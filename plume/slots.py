@@ -86,7 +86,9 @@ class Slots(Generic[A]):
         return _slots(ids, ranks, ranks, fields)
 
     @staticmethod
-    def permuted(ids: ArrayLike, order: ArrayLike, targets: ArrayLike, query_id: int, **fields: Any) -> Slots[Array]:
+    def permuted(
+        ids: ArrayLike, order: ArrayLike, targets: ArrayLike, query_id: int, **fields: Any
+    ) -> Slots[Array]:
         """XLNet's two streams as one (spec 10): T content slots, then a query slot for each target position.
 
         ``order[j]`` is the position that comes j-th in the factorisation. A content slot sees itself and
@@ -128,7 +130,15 @@ def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str
     return slots
 
 
-_INTS = ("input_ids", "position_ids", "token_type_ids", "visible_at", "sees_until", "document_ids", "example_ids")
+_INTS = (
+    "input_ids",
+    "position_ids",
+    "token_type_ids",
+    "visible_at",
+    "sees_until",
+    "document_ids",
+    "example_ids",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +199,9 @@ class Batch:
     def num_tokens(self) -> int:
         """Slots that are not padding, both stacks, counted without touching the device."""
         stacks = (self.inputs, self.decoder_inputs)
-        return sum(int(s.layout.documents[:, 2].sum()) for s in stacks if s is not None and s.layout is not None)
+        return sum(
+            int(s.layout.documents[:, 2].sum()) for s in stacks if s is not None and s.layout is not None
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
@@ -281,7 +293,13 @@ def collate(
 
 def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id: int) -> Slots[Tensor]:
     shape = (len(rows), max(sum(len(parts[i]) for i in row) for row in rows))
-    fill = {"input_ids": pad_id, "visible_at": NEVER, "sees_until": NEVER, "document_ids": -1, "example_ids": -1}
+    fill = {
+        "input_ids": pad_id,
+        "visible_at": NEVER,
+        "sees_until": NEVER,
+        "document_ids": -1,
+        "example_ids": -1,
+    }
     ints = {name: np.full(shape, fill.get(name, 0), np.int64) for name in _INTS}
     labels = {head: np.full(shape, IGNORE, np.int64) for head in sorted({h for p in parts for h in p.labels})}
     given = {name: np.zeros(shape, np.float32) for name in sorted({n for p in parts for n in p.given})}

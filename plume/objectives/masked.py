@@ -108,7 +108,9 @@ class MaskedLM(Objective[Window]):
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         cls, sep = vocab.require("cls"), vocab.require("sep")
         ids = np.concatenate([[cls], *(np.append(s, sep) for s in segments)]).astype(np.int64)
-        types = np.concatenate([[0], *(np.full(len(s) + 1, i) for i, s in enumerate(segments))]).astype(np.int64)
+        types = np.concatenate([[0], *(np.full(len(s) + 1, i) for i, s in enumerate(segments))]).astype(
+            np.int64
+        )
         return Slots.bidirectional(ids, token_type_ids=types), 0
 
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
