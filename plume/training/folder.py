@@ -1,0 +1,166 @@
+"""The run folder: where everything of a run lies, who may write there, and what it was made of (DESIGN section 5).
+
+    config.json  run.json  metrics.jsonl  curve.png  curve.html  tokenizer/  tokens/  checkpoints/  code/
+
+Only standard library here, so that a run can be looked at without torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plume.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. Any run folder is the input of the next verb."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe, itself a recipe."""
+        return self.path / "config.json"
+
+    @property
+    def run(self) -> Path:
+        """Kind, versions, fingerprints, parent, microbatch size."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: what happened at each step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def tokens(self) -> Path:
+        return self.path / "tokens"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def code(self) -> Path:
+        """Copies of the user's own files that the recipe was built from; never run without being asked to."""
+        return self.path / "code"
+
+    @property
+    def curve(self) -> tuple[Path, Path]:
+        """The loss curve as (png, html)."""
+        return self.path / "curve.png", self.path / "curve.html"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.is_file()
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration as it stands in ``config.json``."""
+        return read_json(self.config)
+
+    def read_run(self) -> dict[str, Any]:
+        """``run.json``; empty where the run stopped before it was written.
+
+        Raises:
+            UserError: the file is damaged, or of a newer plume.
+        """
+        if not self.run.is_file():
+            return {}
+        tree = read_json(self.run)
+        version = tree.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise UserError(
+                f"{self.run} has format_version {version!r}, this plume reads up to {FORMAT_VERSION}: "
+                f"update plume, or use the one that made the run"
+            )
+        return tree
+
+    def write_run(self, tree: dict[str, Any]) -> None:
+        """Replace ``run.json``."""
+        write_json(self.run, {"format_version": FORMAT_VERSION, **tree})
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer of this folder. The system frees the lock of a process that dies.
+
+        Raises:
+            UserError: another process is writing here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / ".lock"
+        with path.open("a+", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise UserError(
+                    f"{self.path} is being written by process {file.read().strip() or 'unknown'}: "
+                    f"wait for it, stop it, or choose another --out"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: there is no such file, or it does not hold a JSON object.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {path.parent} is not a complete run folder") from error
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): restore it or start the run in a new folder"
+        ) from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} should hold a JSON object, but holds a {type(tree).__name__}")
+    return tree
+
+
+def write_json(path: Path, tree: dict[str, Any]) -> None:
+    """Write beside, fsync, rename, fsync the folder: after a crash the old file stands or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): make room or choose another --out"
+        ) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,162 @@
+"""What a training run is made of: frozen dataclasses, which are also its configuration file.
+
+A recipe returns a ``Pretraining``; ``plume adapt`` builds an ``Adaptation``. Names are those of DESIGN
+section 4: ``batch_size`` is global and in sequences, ``microbatch_size`` is what fits, accumulation is derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from plume.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from plume.models.pretrained import Backbone
+    from plume.text.tokenizers import Tokenizer
+    from plume.vocabulary import Vocabulary
+
+Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "constant"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Reduction = Literal["fast", "canonical"]
+Masking = Literal["static", "dynamic"]
+
+
+class Tokenization(Protocol):
+    """A kind of tokenizer that can be trained: ``WordPiece(vocab_size=8000)`` and its sisters."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer: ...
+
+
+class Windows(Protocol):
+    """How text is cut: ``PackedStream(length=512)`` and its sisters. ``carries``: rows continue (spec 03, 1.2)."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def carries(self) -> bool: ...
+
+
+class Architecture(Protocol):
+    """The configuration of a backbone: ``TransformerConfig``, ``RecurrentConfig``."""
+
+    def build(self, vocab: Vocabulary) -> Backbone: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model is trained; everything here is the same for every objective.
+
+    ``lr`` is the peak. ``min_lr_share`` is the floor of cosine, wsd and linear decay as a share of it, ``decay_share``
+    the last part of the steps in which wsd decays. ``microbatch_size=None`` finds what fits and records it in
+    the run. ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
+    "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
+    plain all-reduce. ``spike_sigma`` is how far above its recent mean a loss must lie for its step to be
+    skipped (None: only what is not finite is skipped). ``bias_correction=False`` is BERT's own Adam (spec
+    06, section 6). ``keep`` is how many checkpoints stay (None: all). ``eval_batches`` global batches of held-out text are read
+    every ``eval_every`` steps (None: never). ``data_seed`` orders the data, ``init_seed`` draws the weights,
+    ``noise_seed`` masks and drops out.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    microbatch_size: int | None = None
+    schedule: Schedule = "linear"
+    warmup_steps: int = 0
+    decay_share: float = 0.1
+    min_lr_share: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    bias_correction: bool = True
+    clip_norm: float | None = 1.0
+    spike_sigma: float | None = 6.0
+    precision: Precision = "auto"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    reduction: Reduction = "fast"
+    eval_every: int | None = 200
+    eval_batches: int = 8
+    save_every: int = 200
+    keep: int | None = 2
+    data_seed: int = 0
+    init_seed: int = 0
+    noise_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "microbatch_size",
+            "eval_every",
+            "eval_batches",
+            "save_every",
+            "keep",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.warmup_steps < 0 or self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps must lie between 0 and steps={self.steps}, got {self.warmup_steps}"
+            )
+        for name in ("decay_share", "min_lr_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0 (none: null), got {self.clip_norm}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What changes until step ``until`` (None: the end). A field left None keeps the recipe's own value."""
+
+    until: int | None = None
+    windows: Windows | None = None
+    objective: Objective[Any] | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """A paradigm, complete: window x objective x backbone x seeding, and how to train it (DESIGN section 2).
+
+    ``masking="static"`` draws each window's noise once and for all, "dynamic" anew every epoch.
+    """
+
+    tokenizer: Tokenization
+    windows: Windows
+    objective: Objective[Any]
+    model: Architecture
+    training: Training
+    masking: Masking = "dynamic"
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        for before, after in pairwise(ends):
+            if before is None or (after is not None and after <= before):
+                raise ValueError(
+                    f"stages must end one after the other and only the last may be open, got until={ends}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """A pretrained model made to do a task. ``mode="frozen"`` trains the new head alone.
+
+    ``examples`` keeps that many labelled texts, spread evenly over the labels and drawn by
+    ``training.data_seed`` (None: all). ``early``: the checkpoint that does best on dev is the result.
+    """
+
+    objective: Objective[Any]
+    model: Architecture
+    training: Training
+    mode: Literal["full", "frozen"] = "full"
+    examples: int | None = None
+    early: bool = True
