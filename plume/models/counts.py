@@ -264,7 +264,17 @@ class NGrams:
         A model of documents takes ``ids`` from the beginning of one (``begins=False``: from somewhere inside)
         and starts anew after every ``eos``, so a packed stream scores as its documents do one by one.
         """
-        tokens, real = self._marked(np.asarray(ids), begins)
+        return self._log_probs(*self._marked(np.asarray(ids), begins))
+
+    def score(self, streams: Iterable[ArrayLike]) -> Floats:
+        """log p of every token that ``fit`` would count in ``streams``, ``eos`` included, in nats: [sum of T].
+
+        ``exp(-score.mean())`` is the perplexity of spec 01 section 4.
+        """
+        tokens, _ = _laid_out(streams, self.vocab_size, self.counts.eos)
+        return self._log_probs(tokens, tokens < self.vocab_size)
+
+    def _log_probs(self, tokens: Ints, real: NDArray[np.bool_]) -> Floats:
         found = self.counts.find(tokens)[: self.order]
         lowest = self._prob[0][np.where(real, tokens, 0)]
         prob = lowest.copy()

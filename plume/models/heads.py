@@ -5,14 +5,18 @@ N labelled slots, D = d_model, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.dropout import dropout as random_dropout
 from plume.slots import Loss
+
+if TYPE_CHECKING:
+    from plume.models.pretrained import Backbone
 
 Reads = Literal["last", "encoder", "backward"]
 
@@ -49,3 +53,66 @@ class Head(nn.Module):
     def count(self, labels: Tensor, document: Tensor, example: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """What the loss is to be divided by; needs no hidden state, so it is known before the forward."""
         return torch.tensor(float(len(labels)), device=labels.device)
+
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+class TokenHead(Head):
+    """Which token belongs here: h E^T, E the backbone's own token table (spec 06 section 3, spec 14 section 2).
+
+    ``transform`` adds BERT's dense layer, activation and LayerNorm before it, ``bias`` a value a token.
+    """
+
+    def __init__(self, backbone: Backbone, *, transform: bool = False, bias: bool = False) -> None:
+        super().__init__()
+        self._table = (backbone.embedding,)  # in a tuple, so that it is not a second copy in the state
+        self.act = ACTIVATIONS[backbone.activation]
+        d = backbone.d_model
+        self.dense = nn.Linear(d, d) if transform else None
+        self.norm = nn.LayerNorm(d, backbone.norm_eps) if transform else None
+        self.bias = nn.Parameter(torch.empty(len(backbone.embedding.weight))) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The backbone's token table [V, D]."""
+        return self._table[0].weight
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """What the table is compared with, [..., D]."""
+        if self.dense is None or self.norm is None:
+            return hidden
+        states: Tensor = self.norm(self.act(self.dense(hidden)))
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        return F.linear(self.transform(hidden), self.weight, self.bias)
+
+
+class PooledHead(Head):
+    """One of ``num_labels`` for a slot that sums a text up: BERT's tanh pooler, dropout, a linear map.
+
+    ``hidden=False`` leaves the linear map alone, without bias, as GPT-2's ``score`` (spec 14 section 2.2).
+    """
+
+    def __init__(
+        self, backbone: Backbone, num_labels: int, *, hidden: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        d = backbone.d_model
+        self.rate = dropout
+        self.dense = nn.Linear(d, d) if hidden else None
+        self.out = nn.Linear(d, num_labels, bias=hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., num_labels]."""
+        if self.dense is not None:
+            hidden = torch.tanh(self.dense(hidden))
+        answers: Tensor = self.out(random_dropout(hidden, self.rate, self.training))
+        return answers

@@ -1,0 +1,51 @@
+"""The token table, and the linear map that knows its initial scale."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plume.slots import Slots
+from plume.vocabulary import Vocabulary
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` whose initial standard deviation is ``init_scale`` times the model's."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, init_scale: float = 1.0) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.init_scale = init_scale
+
+
+class Embedding(nn.Module):
+    """Token rows, learned rows for virtual ids (>= the vocabulary's size) and segment rows, summed.
+
+    It may be handed to a second Transformer (ELECTRA): modules are shared, never bare tensors.
+    """
+
+    virtual: nn.Parameter | None
+    types: nn.Parameter | None
+
+    def __init__(
+        self, vocab: Vocabulary, d_model: int, *, token_types: int = 0, virtual_tokens: int = 0
+    ) -> None:
+        super().__init__()
+        self.pad = vocab.pad if token_types else None  # BERT zeroes the padding row, GPT has none
+        self.weight = nn.Parameter(torch.empty(vocab.size, d_model))
+        self.virtual = nn.Parameter(torch.empty(virtual_tokens, d_model)) if virtual_tokens else None
+        self.types = nn.Parameter(torch.empty(token_types, d_model)) if token_types else None
+
+    def forward(self, slots: Slots[Tensor]) -> Tensor:
+        """[R, L] -> [R, L, D]."""
+        ids, size = slots.input_ids, len(self.weight)
+        if self.virtual is None:
+            rows = F.embedding(ids, self.weight)
+        else:
+            learned = F.embedding((ids - size).clamp(min=0), self.virtual)
+            rows = torch.where(
+                (ids < size)[..., None], F.embedding(ids.clamp(max=size - 1), self.weight), learned
+            )
+        if self.types is not None:
+            rows = rows + F.embedding(slots.token_type_ids, self.types)
+        return rows

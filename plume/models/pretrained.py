@@ -1,0 +1,258 @@
+"""A backbone and its heads as one module: how it is initialised, stored and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from plume.errors import UserError
+from plume.models.embedding import Embedding, Linear
+from plume.models.heads import Head, PooledHead, Reads
+from plume.models.positions import Positions
+from plume.seeding import key
+from plume.slots import Memory, Slots
+from plume.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a backbone computes.
+
+    last [R, L, D]: the top of the last stack. encoder: the first stack's, where there are two. backward:
+    the right-to-left direction's, where there is one. layers: the last stack's states, its embeddings first
+    and ``last`` last, each [R, L, D]. memory: what to hand in next time.
+    """
+
+    last: Tensor
+    encoder: Tensor | None = None
+    backward: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
+    memory: Memory | None = None
+
+    def __getitem__(self, name: Reads) -> Tensor:
+        """The hidden states that a head reads.
+
+        Raises:
+            ValueError: this backbone has none of that name.
+        """
+        states = {"last": self.last, "encoder": self.encoder, "backward": self.backward}[name]
+        if states is None:
+            raise ValueError(f"a head reads the {name!r} states, which this backbone does not have")
+        return states
+
+
+class Embedded(Protocol):
+    """The token table of a backbone, which token heads share."""
+
+    weight: nn.Parameter  # [vocab_size, D]
+
+
+class Backbone(Protocol):
+    """Transformer, Recurrent, ...: slots in, hidden states out."""
+
+    d_model: int
+    activation: str
+    norm_eps: float
+    init_std: float
+    packs: bool  # whether several examples may share a row
+    activation_checkpointing: bool  # recompute each layer in the backward pass
+
+    @property
+    def embedding(self) -> Embedded: ...
+
+    def __call__(
+        self,
+        inputs: Slots[Tensor],
+        decoder_inputs: Slots[Tensor] | None = None,
+        *,
+        memory: Memory | None = None,
+        use_memory: bool = False,
+    ) -> Hidden: ...
+
+
+class BackboneConfig(Protocol):
+    """TransformerConfig, RecurrentConfig, ...: a frozen dataclass that builds its backbone."""
+
+    def build(self, vocab: Vocabulary) -> Any: ...  # a Backbone that is an nn.Module
+
+
+class PretrainedModel(nn.Module):
+    """A backbone and the heads of an objective.
+
+    Tables that two parts share are shared as *modules*: a token head reads its backbone's embedding. So a
+    shared table is one tensor, stored once, and no load, cast or move can part it.
+    """
+
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.heads: Any = nn.ModuleDict(dict(heads))
+
+    @classmethod
+    def build(
+        cls,
+        config: BackboneConfig,
+        vocab: Vocabulary,
+        heads_of: Callable[[Backbone], Mapping[str, Head]],
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """A new model with the initial weights that ``seed`` says, the same on every device.
+
+        ``device="meta"`` gives the shapes alone.
+        """
+        with torch.device("meta"):
+            backbone = config.build(vocab)
+            model = cls(backbone, heads_of(backbone))
+        if torch.device(device).type == "meta":
+            return model
+        model.to_empty(device=device)
+        model.initialise(seed)
+        return model
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Second names of parameters -> the name they are stored under."""
+        first: dict[int, str] = {}
+        ties = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            owner = first.setdefault(id(parameter), name)
+            if owner != name:
+                ties[name] = owner
+        return ties
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter once, by name, detached; not copied."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def load_state(self, state: Mapping[str, Tensor], source: str = "the state") -> None:
+        """Copy ``state`` (as ``state()`` names it; second names are welcome too) into this model.
+
+        Raises:
+            UserError: a parameter is missing, unknown or of another shape; ``source`` names the file.
+        """
+        own = self.state()
+        given = {self.ties.get(name, name): tensor for name, tensor in state.items()}
+        wrong = [f"{n} is missing" for n in own if n not in given]
+        wrong += [f"{n} is not of this model" for n in given if n not in own]
+        wrong += [
+            f"{n} is {list(t.shape)} there and {list(own[n].shape)} here"
+            for n, t in given.items()
+            if n in own and own[n].shape != t.shape
+        ]
+        if wrong:
+            raise UserError(f"{source} does not fit this model: {_some(wrong)}. Load it with the configuration "
+                            f"and the tokenizer it was trained with.")  # fmt: skip
+        for name, tensor in given.items():
+            own[name].copy_(tensor)
+
+    def start_from(self, state: Mapping[str, Tensor], source: str = "the state") -> list[str]:
+        """Take over a pretrained backbone, and of the heads what fits; returns the names left as they were.
+
+        A head takes what another of its name has in the same shape. A pooled head without such takes its dense
+        layer from any pooled head of ``state``: BERT's pooler is pretrained by the next-sentence head and
+        kept by every other (spec 11).
+
+        Raises:
+            UserError: the backbone does not fit.
+        """
+        own = self.state()
+        given = {self.ties.get(name, name): tensor for name, tensor in state.items()}
+        backbone = {name for name in own if name.startswith("backbone.")}
+        theirs = {name for name in given if name.startswith("backbone.")}
+        wrong = [f"{n} is missing" for n in sorted(backbone - theirs)]
+        wrong += [f"{n} is not of this model" for n in sorted(theirs - backbone)]
+        wrong += [
+            f"{n} is {list(given[n].shape)} there and {list(own[n].shape)} here"
+            for n in sorted(backbone & theirs)
+            if given[n].shape != own[n].shape
+        ]
+        if wrong:
+            raise UserError(f"{source} cannot be the start of this model: {_some(wrong)}. Use the model "
+                            f"configuration and the tokenizer it was trained with.")  # fmt: skip
+        poolers = {
+            n.rpartition(".dense.")[2]: t
+            for n, t in given.items()
+            if n.startswith("heads.") and ".dense." in n
+        }
+        left = []
+        for name, tensor in own.items():
+            source_tensor = given.get(name)
+            if source_tensor is None and name.startswith("heads."):
+                head, _, part = name.removeprefix("heads.").partition(".dense.")
+                if part and isinstance(self.heads[head], PooledHead):
+                    source_tensor = poolers.get(part)
+            if source_tensor is not None and source_tensor.shape == tensor.shape:
+                tensor.copy_(source_tensor)
+            else:
+                left.append(name)
+        return left
+
+    def save(self, path: Path) -> None:
+        """Write ``state()`` as one safetensors file."""
+        save_file({name: t.contiguous() for name, t in self.state().items()}, path)
+
+    def load(self, path: Path) -> None:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: the file cannot be read or does not fit.
+        """
+        self.load_state(read_weights(path), str(path))
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Set every parameter from a generator keyed by (seed, its name), so that no order matters.
+
+        Matrices are normal with the backbone's ``init_std`` (times their module's ``init_scale``), biases 0,
+        gains 1, recurrent cells uniform in +-1/sqrt(D) as torch's, the padding row 0 where the family
+        says so (spec 06 section 3, spec 14 section 2.1).
+        """
+        std = self.backbone.init_std
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        for module in self.modules():
+            for own, parameter in module.named_parameters(recurse=False):
+                name = names[id(parameter)]
+                generator = torch.Generator().manual_seed(key(seed, "init", *name.encode()))
+                drawn = torch.empty(parameter.shape)
+                if isinstance(module, nn.LayerNorm):
+                    drawn.fill_(1.0 if own == "weight" else 0.0)
+                elif isinstance(module, nn.RNNBase):
+                    drawn.uniform_(-(module.hidden_size**-0.5), module.hidden_size**-0.5, generator=generator)
+                elif parameter.ndim < 2:
+                    drawn.zero_()
+                else:
+                    scale = module.init_scale if isinstance(module, Linear) else 1.0
+                    drawn.normal_(0.0, std * scale, generator=generator)
+                parameter.copy_(drawn)
+            if isinstance(module, Embedding) and module.pad is not None:
+                module.weight[module.pad] = 0
+            if isinstance(module, Positions):
+                module.fill()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: it is not there, truncated, or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: give the folder that holds the weights") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}): copy or save it again") from None
+
+
+def _some(problems: list[str], most: int = 5) -> str:
+    rest = f", and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + rest

@@ -1,0 +1,94 @@
+"""A recurrent backbone whose state is carried from batch to batch (spec 03 section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from plume.models.dropout import dropout
+from plume.models.embedding import Embedding
+from plume.models.pretrained import Hidden
+from plume.slots import Memory, Slots
+from plume.vocabulary import Vocabulary
+
+Cell = Literal["lstm", "gru", "rnn"]
+_CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """``num_layers`` layers of ``d_model`` cells, left to right. ``dropout`` lies between the layers."""
+
+    num_layers: int
+    d_model: int
+    cell: Cell = "lstm"
+    dropout: float = 0.0
+    init_std: float = 0.1
+
+    def build(self, vocab: Vocabulary) -> Recurrent:
+        return Recurrent(self, vocab)
+
+
+class Recurrent(nn.Module):
+    """LSTM, GRU or Elman cells over [R, L] slots; ranks play no part, every slot sees what stands before it.
+
+    Memory is ``Memory(None, (h, c))`` (LSTM) or ``(h,)``, each [R, num_layers, D]: the state after the last
+    slot of a row. It comes back attached to the graph, as a caller may want the gradient through it; whoever
+    carries it to another step (the trainer) detaches it, and sets rows to 0 where a text begins anew.
+    A row holds one document: packed rows would let the state run from one into the next.
+    """
+
+    packs = False
+
+    def __init__(self, config: RecurrentConfig, vocab: Vocabulary) -> None:
+        super().__init__()
+        self.config = config
+        self.d_model = config.d_model
+        self.activation = "relu"
+        self.norm_eps = 1e-5
+        self.init_std = config.init_std
+        self.activation_checkpointing = False
+        self.embedding = Embedding(vocab, config.d_model)
+        make = _CELLS[config.cell]
+        # Layers are modules of their own: torch's stacked cells draw their dropout where no key is set.
+        self.layers = nn.ModuleList(
+            make(config.d_model, config.d_model, batch_first=True) for _ in range(config.num_layers)
+        )
+
+    def forward(
+        self,
+        inputs: Slots[Tensor],
+        decoder_inputs: Slots[Tensor] | None = None,
+        *,
+        memory: Memory | None = None,
+        use_memory: bool = False,
+    ) -> Hidden:
+        if decoder_inputs is not None:
+            raise ValueError(
+                "a recurrent backbone has one stack: this objective's decoder inputs need a Transformer"
+            )
+        if inputs.layout is not None and len(set(inputs.layout.documents[:, 0].tolist())) < len(
+            inputs.layout.documents
+        ):
+            raise ValueError("a recurrent backbone reads one document a row: collate with packed=False")
+        x = self.embedding(inputs)
+        states, after = [x], []
+        for i, layer in enumerate(self.layers):
+            if i:
+                x = dropout(x, self.config.dropout, self.training)
+            before = None
+            if memory is not None:
+                parts = [part[:, i][None].contiguous() for part in memory.layers]
+                before = tuple(parts) if self.config.cell == "lstm" else parts[0]
+            x, state = layer(x, before)
+            after.append(state if isinstance(state, tuple) else (state,))
+            states.append(x)
+        kept = tuple(torch.cat(parts).transpose(0, 1) for parts in zip(*after, strict=True))
+        return Hidden(x, layers=tuple(states), memory=Memory(None, kept))
