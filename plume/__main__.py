@@ -2,15 +2,108 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from plume.errors import UserError
 
 
+class Verb(NamedTuple):
+    """A command: where it is written, and what it does in a few words."""
+
+    module: str
+    usage: str
+    does: str
+
+
+VERBS = {
+    "Make a model": {
+        "tokenizer": Verb("tokenizer", "DATA --out DIR", "train a tokenizer on text"),
+        "pretrain": Verb("pretrain", "RECIPE --data DATA --out RUN", "train a model on text, or go on with it"),
+        "adapt": Verb("adapt", "RUN --data FILE --out RUN2", "teach a pretrained model to classify texts"),
+    },
+    "Use it": {
+        "evaluate": Verb("evaluate", "RUN --data DATA", "perplexity and bits per byte; accuracy and F1"),
+        "generate": Verb("generate", "RUN --prompt TEXT", "continue a text, or fill its [MASK]"),
+        "chat": Verb("chat", "RUN", "write with a model, line by line"),
+    },
+    "Look and exchange": {
+        "show": Verb("show", "RECIPE...", "draw what a recipe asks of a model; needs no data"),
+        "import": Verb("import_folder", "HF_FOLDER --out RUN", "make a run of a Hugging Face folder"),
+        "export": Verb("export_folder", "RUN --to DIR", "write a folder that transformers loads"),
+    },
+}
+_ALL = {name: verb for group in VERBS.values() for name, verb in group.items()}
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code (0, 1 for a crash of ours, 2 for a user's error, 130 for Ctrl-C)."""
-    raise UserError("not there yet")
+    """Run one command line; returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        return _run(words)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `plume generate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise  # none of the system's: a defect of ours, which needs its traceback
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(f"{where}{error.strerror or error}")
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("plume-lm"))
+        return 0
+    verb = _ALL.get(words[0])
+    if verb is None:
+        from plume.config.sentences import nearest
+
+        raise UserError(f"there is no command {words[0]!r}{nearest(words[0], _ALL)}")
+    module = importlib.import_module(f"plume.commands.{verb.module}")
+    from plume.commands.words import call
+
+    call(module.command, name=f"plume {words[0]}", words=words[1:])
+    return 0
+
+
+def overview() -> str:
+    """What ``plume --help`` prints. Written here, since a help that takes no time is read more often."""
+    width = max(len(name) + 1 + len(verb.usage) for name, verb in _ALL.items())
+    lines = ["Plume: from a folder of text to a language model of one's own.", ""]
+    for group, verbs in VERBS.items():
+        lines += [f"{group}:"]
+        lines += [f"  plume {f'{name} {verb.usage}':<{width}}  {verb.does}" for name, verb in verbs.items()]
+        lines += [""]
+    return "\n".join(
+        [
+            *lines,
+            "RECIPE is bert:tiny, gpt:tiny, ..., my_file.py:function, or a run's config.json; RUN is a folder.",
+            "Words like training.steps=1000 or model.num_layers=4 change a recipe.",
+            "",
+            "Begin with:  plume show gpt:tiny bert:tiny",
+            "More about a command:  plume pretrain --help",
+        ]
+    )
+
+
+def _fail(sentence: str) -> int:
+    print(f"plume: {sentence}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
