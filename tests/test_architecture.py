@@ -20,7 +20,7 @@ Sources = Mapping[str, str]  # path from the root of the repository -> text
 
 FLOORS = (
     ("slots", "vocabulary", "seeding", "config"),
-    ("text", "models"),
+    ("text", "models", "drawing"),
     ("objectives", "generation"),
     ("training",),
     ("evaluation",),
@@ -90,10 +90,10 @@ def floors(sources: Sources) -> Iterator[str]:
             if parts[0] != "plume":
                 continue
             there = parts[1] if len(parts) > 1 else ""
-            if there == here or (here, there) == ("__main__", "commands"):
-                continue
+            if there in ("", here) or (here, there) == ("__main__", "commands"):
+                continue  # "": the package itself, to ask where it lies
             if there not in FLOOR:
-                yield f"{path}:{line}: import {there or 'it'} by the module it lives in, not from plume"
+                yield f"{path}:{line}: import {there} by the module it lives in, not from plume"
             elif FLOOR[there] >= FLOOR[here]:
                 yield f"{path}:{line}: floor {FLOOR[here]} ({here}) imports {name} from floor {FLOOR[there]}"
 
