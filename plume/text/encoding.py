@@ -1,0 +1,301 @@
+"""From texts to ids and marks, a batch at a time: the fast roads beside the ``tokenizers`` library.
+
+Each encoder gives exactly the ids of the library (the tests compare them on random Unicode); what differs is
+how little is left to it, and how the boundaries are found: by tables over ids and characters, whole arrays at
+a time, never token by token.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tokenizers
+
+from plume.text.boundaries import (
+    IDEOGRAPH, IDEOGRAPHS, JOINER, LETTER, SPACE, SYMBOL, character_classes, codepoints, segment, sentence_starts,
+    word_starts,
+)  # fmt: skip
+from plume.text.marks import SENTENCE, WORD
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Flat(NamedTuple):
+    """A batch of documents end to end: ids uint32 [N], marks uint8 [N], lengths int64 [D]."""
+
+    ids: Array
+    marks: Array
+    lengths: Array
+
+
+class Encoder(Protocol):
+    """``segmented``: Chinese words as rjieba cuts them; else every ideograph is a word."""
+
+    def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat: ...
+
+
+def library_ids(library: tokenizers.Tokenizer, texts: Sequence[str], dtype: type = np.uint32) -> tuple[Array, Array]:
+    """The library's own ids, flat, and their number a text. It encodes ahead while Python unpacks the last part."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for text in texts:
+        if size > 2**18:
+            parts.append([])
+            size = 0
+        parts[-1].append(text)
+        size += len(text)
+
+    def run(part: list[str]) -> list[tokenizers.Encoding]:
+        return library.encode_batch_fast(part, add_special_tokens=False)
+
+    flats: list[Array] = []
+    lengths: list[Array] = []
+
+    def unpack(encodings: list[tokenizers.Encoding]) -> None:
+        counts = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        tokens = itertools.chain.from_iterable(e.ids for e in encodings)
+        flats.append(np.fromiter(tokens, dtype, int(counts.sum())))
+        lengths.append(counts)
+
+    if len(parts) == 1:
+        unpack(run(parts[0]))
+    else:
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(run, parts[0])
+            for part in parts[1:]:
+                done, coming = coming, ahead.submit(run, part)
+                unpack(done.result())
+            unpack(coming.result())
+    return np.concatenate(flats), np.concatenate(lengths)
+
+
+class _Joined:
+    """Texts joined by newlines, and where each begins: one array pass serves all of them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.text = "\n".join(texts)
+        self.characters = codepoints(self.text)
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        self.ends = np.cumsum(sizes + 1) - 1
+        self.starts = self.ends - sizes
+
+    def byte_offsets(self) -> Array:
+        """Where each character begins in UTF-8, and the end: int64 [T + 1]."""
+        c = self.characters
+        offsets = np.zeros(len(c) + 1, np.int64)
+        np.cumsum(1 + (c >= 0x80) + (c >= 0x800) + (c >= 0x10000), out=offsets[1:])
+        return offsets
+
+
+class WordPieceEncoder:
+    """BERT's tokenization: blanks separate; ideographs and symbols stand alone; all else is cut and remembered.
+
+    A run is what stands between two of those. The library tokenizes each run once; because nothing that
+    separates runs is part of a word, the ids of a text are the ids of its parts.
+    """
+
+    _RUN, _BLANK, _ASK = -1, -2, -3
+    _ALONE = (
+        (0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E), (0xA1, 0xBF), (0x2010, 0x2027), (0x2030, 0x205E),
+        (0x3000, 0x3003), (0x3008, 0x3011), (0x3014, 0x301F), (0xFF01, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40),
+        (0xFF5B, 0xFF65), (0x09, 0x0A), (0x0D, 0x0D), (0x20, 0x20), (0xA0, 0xA0), (0x2000, 0x200A),
+    )  # fmt: skip
+    _MOST = 2**24  # characters of remembered runs
+
+    def __init__(self, library: tokenizers.Tokenizer, continues: Array) -> None:
+        self._library = library
+        self._word = np.where(continues, 0, WORD).astype(np.uint8)  # by id: begins a word
+        self._roles = np.full(0x110000, self._RUN, np.int32)
+        for first, last in (*IDEOGRAPHS, *self._ALONE):
+            self._roles[first : last + 1] = self._ASK
+        self._forget()
+
+    def _forget(self) -> None:
+        self._runs: dict[str, int] = {}
+        self._size = 0
+        self._pieces = np.zeros(0, np.uint32)
+        self._begins = np.zeros(1, np.int64)
+
+    def _ask(self, character: str) -> int:
+        """What the library does with a character between two letters: an id of its own, nothing, or a word's part."""
+        text = self._library.normalizer.normalize_str(f"a{character}b") if self._library.normalizer else ""
+        pieces = [piece for piece, _ in self._library.pre_tokenizer.pre_tokenize_str(text)]
+        alone = self._library.encode(character, add_special_tokens=False).ids
+        if pieces == ["a", "b"] and not alone:
+            return self._BLANK
+        if len(pieces) == 3 and pieces[::2] == ["a", "b"] and len(alone) == 1:
+            return int(alone[0])
+        return self._RUN
+
+    def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
+        joined = _Joined(texts)
+        characters = joined.characters
+        roles = self._roles[characters]
+        unknown = np.unique(characters[roles == self._ASK])
+        if len(unknown):
+            self._roles[unknown] = [self._ask(chr(c)) for c in unknown.tolist()]
+            roles = self._roles[characters]
+        inside = roles == self._RUN
+        edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+        first, end = edges[::2], edges[1::2]
+        text = joined.text
+        numbers = self._number([text[a:b] for a, b in zip(first.tolist(), end.tolist(), strict=True)])
+        begins = self._begins[numbers]
+        sizes = self._begins[numbers + 1] - begins
+        alone = np.flatnonzero(roles >= 0)
+        # How many tokens stand before each character: all else follows from it.
+        before = np.zeros(len(characters) + 1, np.int64)
+        before[alone + 1] = 1
+        before[first + 1] = sizes
+        np.cumsum(before, out=before)
+        ids = np.empty(int(before[-1]), np.uint32)
+        ids[before[alone]] = roles[alone]
+        at = np.repeat(before[first] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        source = np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        ids[at] = self._pieces[source]
+        marks = self._word[ids]
+        if segmented:
+            ideographs = alone[character_classes()[characters[alone]] == IDEOGRAPH]
+            marks[before[ideographs]] = np.where(segment(text)[ideographs], WORD, 0)
+        sentences = np.concatenate([before[sentence_starts(text, characters)], before[joined.starts]])
+        marks[sentences[sentences < len(marks)]] |= SENTENCE
+        return Flat(ids, marks, before[joined.ends] - before[joined.starts])
+
+    def _number(self, runs: list[str]) -> Array:
+        """The remembered run number of each run; those never met are tokenized first."""
+        if self._size > self._MOST:
+            self._forget()
+        known = self._runs
+        numbers = list(map(known.get, runs))
+        if None in numbers:
+            new = list(dict.fromkeys(run for run, n in zip(runs, numbers, strict=True) if n is None))
+            ids, lengths = library_ids(self._library, new)
+            known.update(zip(new, itertools.count(len(known))))
+            self._size += sum(map(len, new))
+            self._begins = np.concatenate([self._begins, self._begins[-1] + np.cumsum(lengths)])
+            self._pieces = np.concatenate([self._pieces, ids])
+            numbers = list(map(known.get, runs))
+        return np.array(numbers, np.int64)
+
+
+class ByteLevelEncoder:
+    """Byte-level BPE: every token is a known number of bytes, so offsets are one running sum."""
+
+    def __init__(self, library: tokenizers.Tokenizer, pieces: Sequence[bytes]) -> None:
+        self._library = library
+        self._sizes = np.array([len(p) for p in pieces], np.int64)
+        self._blanks = np.array([len(p) - len(p.lstrip()) for p in pieces], np.int64)
+        edges = [_edge_classes(p) for p in pieces]
+        self._first = np.array([a for a, _ in edges], np.uint8)
+        self._last = np.array([b for _, b in edges], np.uint8)
+
+    def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
+        ids, lengths = library_ids(self._library, texts)
+        joined = _Joined(texts)
+        marks = np.zeros(len(ids), np.uint8)
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        sizes, blanks = self._sizes[ids], self._blanks[ids]
+        # Where the first byte that is no blank of each token lies in the joined text.
+        visible = np.cumsum(sizes) - sizes + np.repeat(np.arange(len(texts)), lengths) + blanks
+        ascii_only = joined.text.isascii()
+        offsets = None if ascii_only else joined.byte_offsets()
+        if segmented:
+            characters = np.flatnonzero(word_starts(joined.characters, segmented=segment(joined.text)))
+            begins = np.zeros(len(joined.characters) + 1 if offsets is None else int(offsets[-1]) + 1, bool)
+            begins[characters if offsets is None else offsets[characters]] = True
+            word = begins[visible] | (blanks == sizes)
+        else:
+            # The same rule as ``word_starts``, read off the tokens: their first and last characters' classes.
+            first = self._first[ids]
+            word = (blanks > 0) | (first == SYMBOL) | (first == IDEOGRAPH)
+            last = self._last[ids[:-1]]
+            word[1:] |= (first[1:] != last) & (first[1:] != JOINER) & (last != JOINER)
+        word[starts[lengths > 0]] = True
+        marks[word] = WORD
+        characters = sentence_starts(joined.text, joined.characters)
+        begin = characters if offsets is None else offsets[characters]
+        token = np.searchsorted(visible, begin, "right") - 1
+        token += visible[np.maximum(token, 0)] != begin if len(visible) else 0
+        marks[token[(token >= 0) & (token < len(ids))]] |= SENTENCE
+        marks[starts[lengths > 0]] |= SENTENCE
+        return Flat(ids, marks, lengths)
+
+
+_APOSTROPHES = frozenset((b"'s", b"'t", b"'re", b"'ve", b"'m", b"'ll", b"'d"))
+
+
+def _edge_classes(piece: bytes) -> tuple[int, int]:
+    """Classes of a token's first and last visible characters; of broken ones as far as a byte tells."""
+    visible = piece.strip()
+    if not visible:
+        return SPACE, SPACE
+    if visible in _APOSTROPHES:
+        return JOINER, LETTER
+    table = character_classes()
+    if visible[0] & 0xC0 == 0x80:
+        first = JOINER  # goes on inside a character
+    else:
+        whole = visible.decode(errors="ignore")
+        lead = visible[0]
+        broken = IDEOGRAPH if 0xE3 <= lead <= 0xE9 or lead == 0xF0 else SYMBOL if lead == 0xE2 else LETTER
+        first = int(table[ord(whole[0])]) if whole and visible.startswith(whole[0].encode()) else broken
+    if piece[-1:].isspace():
+        return first, SPACE
+    tail = visible[-4:].decode(errors="replace")[-1]
+    return first, JOINER if tail == "\ufffd" else int(table[ord(tail)])
+
+
+class CharacterEncoder:
+    """One token a character: a table from code points to ids."""
+
+    def __init__(self, ids: dict[str, int], unknown: int) -> None:
+        self._table = np.full(0x110000, unknown, np.uint32)
+        for character, number in ids.items():
+            self._table[ord(character)] = number
+
+    def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
+        joined = _Joined(texts)
+        characters = joined.characters
+        cuts = segment(joined.text) if segmented else None
+        marks = np.zeros(len(characters) + 1, np.uint8)
+        blank = character_classes()[characters] == SPACE
+        marks[:-1][word_starts(characters, segmented=cuts) | blank] = WORD
+        marks[sentence_starts(joined.text, characters)] |= SENTENCE
+        marks[joined.starts] |= WORD | SENTENCE
+        kept = np.ones(len(characters), bool)
+        kept[joined.ends[:-1]] = False  # the newlines between texts
+        return Flat(self._table[characters][kept], marks[:-1][kept], joined.ends - joined.starts)
+
+
+class OffsetsEncoder:
+    """Any other tokenizer: the library's own offsets, slower and always right."""
+
+    def __init__(self, library: tokenizers.Tokenizer) -> None:
+        self._library = library
+
+    def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
+        encodings = self._library.encode_batch(list(texts), add_special_tokens=False)
+        joined = _Joined(texts)
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        total = int(lengths.sum())
+        ids = np.fromiter(itertools.chain.from_iterable(e.ids for e in encodings), np.uint32, total)
+        pairs = itertools.chain.from_iterable(itertools.chain.from_iterable(e.offsets for e in encodings))
+        spans = np.fromiter(pairs, np.int64, 2 * total).reshape(-1, 2) + np.repeat(joined.starts, lengths)[:, None]
+        visible = np.flatnonzero(character_classes()[joined.characters] != SPACE)
+        # The first visible character of each token; one that has none is a unit of its own.
+        place = np.searchsorted(visible, spans[:, 0])
+        begin = np.append(visible, len(joined.characters))[place]
+        begins = np.zeros(len(joined.characters) + 1, bool)
+        cuts = segment(joined.text) if segmented else None
+        begins[:-1] = word_starts(joined.characters, segmented=cuts)
+        marks = np.where(begins[begin] | (begin >= spans[:, 1]), WORD, 0).astype(np.uint8)
+        starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+        sentence = np.searchsorted(np.maximum.accumulate(begin), sentence_starts(joined.text, joined.characters))
+        marks[sentence[sentence < total]] |= SENTENCE
+        marks[starts] |= WORD | SENTENCE
+        return Flat(ids, marks, lengths)
