@@ -2,7 +2,7 @@
 
     config.json  run.json  metrics.jsonl  curve.png  curve.html  tokenizer/  tokens/  checkpoints/  code/
 
-Only standard library here, so that a run can be looked at without torch.
+No torch here, so that a run can be looked at in a moment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plume.config import read
 from plume.errors import UserError
 
 FORMAT_VERSION = 1
@@ -70,7 +71,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The configuration as it stands in ``config.json``."""
-        return read_json(self.config)
+        return read(self.config)
 
     def read_run(self) -> dict[str, Any]:
         """``run.json``; empty where the run stopped before it was written.
@@ -80,7 +81,7 @@ class RunFolder:
         """
         if not self.run.is_file():
             return {}
-        tree = read_json(self.run)
+        tree = read(self.run)
         version = tree.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise UserError(
@@ -119,25 +120,6 @@ class RunFolder:
             finally:
                 file.truncate(0)
                 fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: there is no such file, or it does not hold a JSON object.
-    """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {path.parent} is not a complete run folder") from error
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): restore it or start the run in a new folder"
-        ) from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} should hold a JSON object, but holds a {type(tree).__name__}")
-    return tree
 
 
 def write_json(path: Path, tree: dict[str, Any]) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from plume.models.pretrained import BackboneConfig
 from plume.objectives.base import Objective
+from plume.text.windows import Windows
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
     from plume.text.tokenizers import Tokenizer
-    from plume.vocabulary import Vocabulary
 
 Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -30,34 +30,19 @@ class Tokenization(Protocol):
     def train(self, texts: Iterable[str]) -> Tokenizer: ...
 
 
-class Windows(Protocol):
-    """How text is cut: ``PackedStream(length=512)`` and its sisters. ``carries``: rows continue (spec 03, 1.2)."""
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def carries(self) -> bool: ...
-
-
-class Architecture(Protocol):
-    """The configuration of a backbone: ``TransformerConfig``, ``RecurrentConfig``."""
-
-    def build(self, vocab: Vocabulary) -> Backbone: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How a model is trained; everything here is the same for every objective.
 
-    ``lr`` is the peak. ``min_lr_share`` is the floor of cosine, wsd and linear decay as a share of it, ``decay_share``
-    the last part of the steps in which wsd decays. ``microbatch_size=None`` finds what fits and records it in
-    the run. ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
+    ``lr`` is the peak. ``min_lr_share`` is the floor of the decay as a share of it, ``decay_share`` the last
+    part of the steps, in which wsd decays. ``microbatch_size=None`` finds what fits and records it in the run.
+    ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
     plain all-reduce. ``spike_sigma`` is how far above its recent mean a loss must lie for its step to be
     skipped (None: only what is not finite is skipped). ``bias_correction=False`` is BERT's own Adam (spec
-    06, section 6). ``keep`` is how many checkpoints stay (None: all). ``eval_batches`` global batches of held-out text are read
-    every ``eval_every`` steps (None: never). ``data_seed`` orders the data, ``init_seed`` draws the weights,
-    ``noise_seed`` masks and drops out.
+    06, section 6). ``keep`` is how many checkpoints stay (None: all). Every ``eval_every`` steps (None: never)
+    ``eval_batches`` global batches of held-out text are read. ``data_seed`` orders the data, ``init_seed``
+    draws the weights, ``noise_seed`` masks and drops out.
     """
 
     steps: int
@@ -132,7 +117,7 @@ class Pretraining:
     tokenizer: Tokenization
     windows: Windows
     objective: Objective[Any]
-    model: Architecture
+    model: BackboneConfig
     training: Training
     masking: Masking = "dynamic"
     stages: tuple[Stage, ...] = ()
@@ -155,7 +140,7 @@ class Adaptation:
     """
 
     objective: Objective[Any]
-    model: Architecture
+    model: BackboneConfig
     training: Training
     mode: Literal["full", "frozen"] = "full"
     examples: int | None = None

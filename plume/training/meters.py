@@ -1,0 +1,173 @@
+"""What a run says about itself: rows of ``metrics.jsonl``, FLOPs, memory, and the line the user watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from plume.training.faults import fault
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class MetricsFile:
+    """Rows appended to a JSON-lines file, one system call each: a kill loses no row, and tears at most the last.
+
+    A full disk costs no row either: they wait in memory and are written when there is room.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self.path = path
+        self._say = say
+        self._waiting: list[bytes] = []
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        size = os.fstat(self._file).st_size
+        tail = os.pread(self._file, min(size, 1 << 20), max(0, size - (1 << 20)))
+        if tail and not tail.endswith(b"\n"):  # a row that a kill or a full disk tore
+            os.ftruncate(self._file, size - len(tail) + tail.rfind(b"\n") + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        self._waiting.append(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        end = os.fstat(self._file).st_size
+        try:
+            fault("metrics")
+            while self._waiting:
+                data = b"".join(self._waiting)
+                if os.write(self._file, data) < len(data):
+                    raise OSError(f"only a part of a row fitted into {self.path}")
+                self._waiting.clear()
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            if len(self._waiting) == 1:
+                self._say(
+                    f"{self.path} cannot be written ({error.strerror or error}); its rows wait in memory"
+                )
+
+    def sync(self) -> None:
+        """Make the rows durable; with a full disk they go on waiting."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._file)
+
+
+def history(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:
+    """A run's rows of one split, each step once and in order: what a later attempt redid replaces what it redid."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill; the attempt after it wrote the step again
+        if row["split"] == split:
+            rows[row["step"]] = row
+    return iter([rows[step] for step in sorted(rows)])
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's peak for this process, on a CPU its largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stands: steps done, tokens and FLOPs so far, the time, the last loss."""
+
+    step: int
+    tokens: int
+    flops: float
+    time: float
+    loss: float
+
+
+class ProgressLine:
+    """A bar on a terminal, a plain line every ten seconds elsewhere: loss, tokens/s, MFU, time left."""
+
+    def __init__(
+        self, name: str, steps: int, peak: float, *, quiet: bool = False, every: float = 10.0
+    ) -> None:
+        self._name = name
+        self._steps = steps
+        self._peak = peak
+        self._points: deque[Point] = deque(maxlen=64)
+        self._told = time.monotonic()
+        self._every = every
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._quiet = quiet
+        if not quiet and sys.stderr.isatty():
+            self._every = 0.2
+            self._bar, self._task = _bar(name, steps)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, message: str) -> None:
+        """A sentence for the user, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def show(self, step: int, tokens: int, flops: float, loss: float) -> None:
+        """A step was taken."""
+        now = time.monotonic()
+        self._points.append(Point(step, tokens, flops, now, loss))
+        if self._quiet or (now - self._told < self._every and step < self._steps):
+            return
+        self._told = now
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, speed=self.speed())
+        else:
+            print(f"{self._name}  step {step}/{self._steps}  {self.speed()}", file=sys.stderr, flush=True)
+
+    def speed(self) -> str:
+        """``loss 4.312  12,345 tokens/s  MFU 31 %  2:05 left`` over the last steps."""
+        first, last = self._points[0], self._points[-1]
+        text = f"loss {last.loss:.4f}"
+        if (seconds := last.time - first.time) > 0:
+            mfu = (last.flops - first.flops) / seconds / self._peak
+            left = round((self._steps - last.step) * seconds / (last.step - first.step))
+            text += f"  {(last.tokens - first.tokens) / seconds:,.0f} tokens/s  MFU {mfu:.0%}"
+            text += f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        return text
+
+
+def _bar(name: str, steps: int) -> tuple[Progress, TaskID]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+    )
+    # Twice a second: rendering takes the interpreter away from the training thread.
+    bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=2)
+    return bar, bar.add_task(name, total=steps, speed="")

@@ -1,0 +1,83 @@
+"""Checkpoints written by a thread from a snapshot, so that training goes on meanwhile (reliability A5)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plume.errors import UserError
+from plume.training.checkpoints import Checkpoints
+
+
+class Saver:
+    """At most one checkpoint in flight. What is written is what was there when ``save`` was called."""
+
+    def __init__(self, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
+        self._checkpoints = checkpoints
+        self._say = say
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self.saved = -1  # the step of the last checkpoint that is durable
+        self.failure: str | None = None  # why the last one is not
+
+    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Take a snapshot and begin to write it; waits first for the one in flight."""
+        self.wait()
+        copies = {part: self._snapshot(part, tensors) for part, tensors in parts.items()}
+        copied = None
+        if any(t.is_cuda for tensors in parts.values() for t in tensors.values()):
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream())
+
+        def write() -> None:
+            try:
+                if copied is not None:
+                    copied.synchronize()
+                self._checkpoints.save(step, copies, state)
+                self.saved, self.failure = step, None
+            except OSError as error:
+                self.failure = f"checkpoint {step} could not be written ({error.strerror or error})"
+                self._say(f"{self.failure}: training goes on, and the checkpoints before it are as they were")
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=write, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is in flight."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def finish(self, step: int) -> None:
+        """Wait, and insist that the checkpoint of ``step`` is durable.
+
+        Raises:
+            UserError: it is not.
+        """
+        self.wait()
+        if self.saved != step:
+            raise UserError(
+                f"{self.failure or f'checkpoint {step} was not written'}: make room on the disk of "
+                f"{self._checkpoints.folder} and run the same command again; it goes on from the last one"
+            )
+
+    def _snapshot(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # The buffers are kept from save to save: fresh memory would cost more in page faults than the copy.
+        copies = {}
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get((part, name))
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self._buffers[part, name] = buffer
+            copies[name] = buffer.copy_(tensor, non_blocking=True)
+        return copies

@@ -1,0 +1,73 @@
+"""Learning rates as a share of the peak (spec 25 section 3).
+
+s is the step from 0, S = ``steps``, w = ``warmup_steps``, m = ``floor``. Warm-up is s / w in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from plume.training.settings import Schedule, Training
+
+
+def share(
+    schedule: Schedule,
+    step: float,
+    *,
+    steps: int,
+    warmup_steps: int = 0,
+    decay_share: float = 0.1,
+    floor: float = 0.0,
+) -> float:
+    """What part of the peak step ``step`` gets.
+
+    linear: (S - s) / (S - w) after warm-up; linear_from_zero: 1 - s / S, BERT's own, with its small jump at w
+    (spec 06 section 6); cosine: half a wave from w to S; inverse_sqrt: sqrt(w / s); wsd: 1 until the last
+    ``decay_share`` of the steps, then 1 - sqrt of the part of it that is over. The first four decay to ``floor``
+    where they have an end.
+
+    >>> [share("linear", s, steps=100, warmup_steps=10) for s in (0, 5, 10, 55, 100)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if step < warmup_steps:
+        return step / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    if schedule == "inverse_sqrt":
+        start = max(warmup_steps, 1)
+        return math.sqrt(start / max(step, start))
+    if schedule == "linear":
+        left = (steps - step) / max(steps - warmup_steps, 1)
+    elif schedule == "linear_from_zero":
+        left = 1 - step / steps
+    elif schedule == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
+    else:
+        decay = decay_share * steps
+        over = step - (steps - decay)
+        left = 1.0 if over <= 0 else 1 - math.sqrt(min(over / decay, 1.0))
+    return floor + (1 - floor) * max(left, 0.0)
+
+
+def learning_rate(training: Training, step: int) -> float:
+    """The rate of the update that follows ``step`` finished ones.
+
+    Warm-up counts from 1 here: a first step at rate 0 would read a batch for nothing.
+    """
+    at = step + 1 if step < training.warmup_steps else step
+    return training.lr * share(
+        training.schedule,
+        at,
+        steps=training.steps,
+        warmup_steps=training.warmup_steps,
+        decay_share=training.decay_share,
+        floor=training.min_lr_share,
+    )
+
+
+def same_until(old: Training, new: Training, step: int) -> int:
+    """How many of the first ``step`` updates have the same rate under both settings."""
+    for s in range(step):
+        if learning_rate(old, s) != learning_rate(new, s):
+            return s
+    return step
