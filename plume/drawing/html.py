@@ -1,0 +1,120 @@
+"""Pictures as HTML: one file that needs nothing else, or a fragment for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from plume.drawing.phrases import Language, phrase
+from plume.drawing.picture import TOKEN_HEADS, Drawn, Picture, Stack
+from plume.drawing.style import SCRIPT, STYLE
+
+MARKS = {"plain": "", "special": "", "hidden": "?", "swapped": "≠", "kept": "=", "query": "?"}
+
+
+def page(pictures: Sequence[Picture], *, title: str, words: str = "", language: Language = "en") -> str:
+    """A whole document; ``words`` is a paragraph under its title."""
+    lang = {"en": "en", "zh": "zh-Hans"}[language]
+    intro = f"<p class='intro'>{escape(words)}</p>" if words else ""
+    return (
+        f"<!doctype html>\n<html lang='{lang}'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(title)}</title></head><body class='plume-page'>"
+        f"<h1>{escape(title)}</h1>{intro}{fragment(pictures)}<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def fragment(pictures: Sequence[Picture]) -> str:
+    """The pictures side by side, with their style and no script."""
+    cards = "".join(_card(picture) for picture in pictures)
+    return f"<style>{STYLE}</style><div class='plume-pictures'>{cards}</div>"
+
+
+def _card(picture: Picture) -> str:
+    facts = "".join(f"<li>{escape(fact)}</li>" for fact in picture.facts)
+    says = "".join(f"<li>{escape(sentence)}</li>" for sentence in picture.says)
+    stacks = "".join(_stack(stack, picture.language) for stack in picture.stacks)
+    return (
+        f"<section class='card'><h2>{escape(picture.title)}</h2><ul class='facts'>{facts}</ul>"
+        f"<ul class='says'>{says}</ul>{_legend(picture)}{stacks}</section>"
+    )
+
+
+def _legend(picture: Picture) -> str:
+    entries = [("<i class='cell on'></i>", "cell.seen"), ("<i class='cell'></i>", "cell.unseen")]
+    if any(not slot.answers for stack in picture.stacks for slot in stack.slots):
+        entries.insert(0, ("<i class='cell on asked'></i>", "cell.asked"))
+    entries.append(("<i class='answer'>→</i>", "answer"))
+    for state in picture.states:
+        entries.append((f"<i class='key {state}'>{MARKS[state] or '&nbsp;'}</i>", f"state.{state}"))
+    items = "".join(f"<li>{mark} {escape(phrase(picture.language, name))}</li>" for mark, name in entries)
+    return f"<ul class='legend'>{items}</ul>"
+
+
+def _stack(stack: Stack, language: Language) -> str:
+    name = phrase(language, f"stack.{stack.name}")
+    heading = f"<h3>{escape(name)}</h3>" if name else ""
+    point = escape(phrase(language, "point"))
+    return (
+        f"<div class='stack'>{heading}<div class='strip'>{_strip(stack, language)}</div>"
+        f"<p class='told' data-point='{point}'>{point}</p>{_grid(stack, language)}</div>"
+    )
+
+
+def _strip(stack: Stack, language: Language) -> str:
+    margin = (
+        f"<span class='slot margin'><span class='n'>{escape(phrase(language, 'slot'))}</span>"
+        f"<b>{escape(phrase(language, 'reads'))}</b><i>{escape(phrase(language, 'answers'))}</i></span>"
+    )
+    return margin + "".join(_slot(q, slot, stack, language) for q, slot in enumerate(stack.slots))
+
+
+def _slot(q: int, slot: Drawn, stack: Stack, language: Language) -> str:
+    answers = "".join(
+        f"<i class='answer{'' if head in TOKEN_HEADS else ' whole'}' title='{escape(head)}'>→ {_answer(head, word)}</i>"
+        for head, word in slot.answers.items()
+    )
+    told = phrase(
+        language, "told", n=q, shown=slot.shown, seen=int(stack.sees[q].sum()), all=len(stack.slots)
+    )
+    if slot.answers:
+        told += phrase(language, "told.answer", answer=", ".join(slot.answers.values()))
+    bits = "".join("1" if seen else "0" for seen in stack.sees[q])
+    mark = f"<sup>{MARKS[slot.state]}</sup>" if MARKS[slot.state] else ""
+    return (
+        f"<span class='slot {slot.state}' tabindex='0' data-sees='{bits}' data-told='{escape(told)}'>"
+        f"<span class='n'>{q}</span><b>{_piece(slot.shown)}{mark}</b>{answers or '<i>·</i>'}</span>"
+    )
+
+
+def _grid(stack: Stack, language: Language) -> str:
+    head = "".join(
+        f"<th scope='col' class='{s.state}'><span>{_piece(s.shown)}</span><small>{k}</small></th>"
+        for k, s in enumerate(stack.slots)
+    )
+    rows = []
+    for q, slot in enumerate(stack.slots):
+        asked = " asked" if slot.answers else ""
+        cells = "".join(
+            f"<td class='cell{' on' if seen else ''}'>{'' if seen else '·'}</td>" for seen in stack.sees[q]
+        )
+        says = ", ".join(_answer(head, word) for head, word in slot.answers.items())
+        rows.append(
+            f"<tr class='{slot.state}{asked}' data-row='{q}'>"
+            f"<th scope='row'><small>{q}</small> {_piece(slot.shown)}</th>{cells}"
+            f"<td class='answer says'>{f'→ {says}' if says else ''}</td></tr>"
+        )
+    caption = f"{phrase(language, 'sees')} <small>({escape(phrase(language, 'sees.row'))})</small>"
+    return (
+        f"<div class='scroll'><table class='grid'><caption>{caption}</caption>"
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _answer(head: str, word: str) -> str:
+    return _piece(word) if head in TOKEN_HEADS else escape(word)
+
+
+def _piece(piece: str) -> str:
+    visible = piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "∅"
+    return escape(visible)

@@ -1,0 +1,119 @@
+"""What a drawing says, in English and Chinese."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Language = Literal["en", "zh"]
+
+_ENGLISH = {
+    "reads": "reads",
+    "answers": "must say",
+    "sees": "who sees whom",
+    "sees.row": "a row: what this slot sees",
+    "slot": "slot",
+    "stack.inputs": "",
+    "stack.encoder": "first stack (encoder)",
+    "stack.decoder": "second stack (decoder)",
+    "state.hidden": "hidden: its token is to be guessed",
+    "state.swapped": "swapped for a random token, and asked",
+    "state.kept": "left as it is, but asked all the same",
+    "state.special": "a mark of the format, no text",
+    "state.query": "asks for a position without seeing it",
+    "cell.asked": "sees, and is asked",
+    "cell.seen": "sees",
+    "cell.unseen": "does not see",
+    "answer": "the right answer",
+    "point": "Point at a slot: what it cannot see fades.",
+    "told": "slot {n} reads {shown} and sees {seen} of {all} slots",
+    "told.answer": "; it must say {answer}",
+    "visible.bidirectional": "Every slot sees every slot, so a word is guessed from both sides.",
+    "visible.causal": "Every slot sees itself and what stands before it, never what comes after.",
+    "visible.right-to-left": "Every slot sees itself and what comes after it, never what stands before.",
+    "visible.ranked": "Who sees whom is part of the draw: a slot sees {mean} of {all} slots on average.",
+    "visible.documents": "The row holds {n} texts that do not see one another.",
+    "head.next_token": "{n} of {all} slots are asked, each for the token that comes after it.",
+    "head.previous_token": "{n} of {all} slots are asked, each for the token that comes before it.",
+    "head.masked_token": (
+        "{n} of {all} slots are asked which token stood there: {hidden} show the mask, {swapped} a random token, "
+        "{kept} the right one, so that the model never knows whom to trust."
+    ),
+    "head.permuted_token": "{n} query slots are asked, each for the token at its position.",
+    "head.next_sentence": "Slot 0 is also asked whether the second segment follows the first: here {answer}.",
+    "head.replaced": "{n} of {all} slots are asked whether their token was replaced.",
+    "head.other": "{n} of {all} slots have a label of the head {head}.",
+    "next_sentence.0": "it does",
+    "next_sentence.1": "it does not",
+    "next_sentence.0.short": "B follows",
+    "next_sentence.1.short": "B is random",
+    "replaced.0": "original",
+    "replaced.1": "replaced",
+    "head": "{head}",
+}
+
+_CHINESE = {
+    "reads": "看到",
+    "answers": "要答",
+    "sees": "谁看得见谁",
+    "sees.row": "每一行：这个位置看得见哪些位置",
+    "slot": "位置",
+    "stack.inputs": "",
+    "stack.encoder": "第一个堆栈（编码器）",
+    "stack.decoder": "第二个堆栈（解码器）",
+    "state.hidden": "被遮住：要猜出原来的词元",
+    "state.swapped": "被换成随机词元，也要猜",
+    "state.kept": "保持原样，但同样要答",
+    "state.special": "格式标记，不是正文",
+    "state.query": "只问一个位置，看不见它的内容",
+    "cell.asked": "看得见，并且要回答",
+    "cell.seen": "看得见",
+    "cell.unseen": "看不见",
+    "answer": "正确答案",
+    "point": "把鼠标放在一个位置上：它看不见的会变淡。",
+    "told": "位置 {n} 看到 {shown}，看得见 {all} 个位置中的 {seen} 个",
+    "told.answer": "；要答 {answer}",
+    "visible.bidirectional": "每个位置都看得见所有位置，所以一个词可以从左右两边来猜。",
+    "visible.causal": "每个位置只看得见自己和前面的内容，看不见后面的。",
+    "visible.right-to-left": "每个位置只看得见自己和后面的内容，看不见前面的。",
+    "visible.ranked": "谁看得见谁也是抽签决定的：每个位置平均看得见 {all} 个位置中的 {mean} 个。",
+    "visible.documents": "这一行里有 {n} 段互相看不见的文本。",
+    "head.next_token": "{all} 个位置中有 {n} 个要回答：后面紧接着的是哪个词元。",
+    "head.previous_token": "{all} 个位置中有 {n} 个要回答：前面紧挨着的是哪个词元。",
+    "head.masked_token": (
+        "{all} 个位置中有 {n} 个要回答原来是哪个词元：{hidden} 个显示遮挡标记，{swapped} 个被换成随机词元，"
+        "{kept} 个保持原样，所以模型永远不知道该相信谁。"
+    ),
+    "head.permuted_token": "有 {n} 个查询位置，各自要答出所指位置上的词元。",
+    "head.next_sentence": "位置 0 还要回答：第二段在原文中是否紧接第一段。这里{answer}。",
+    "head.replaced": "{all} 个位置中有 {n} 个要回答：自己的词元是否被替换过。",
+    "head.other": "{all} 个位置中有 {n} 个带有“{head}”的标签。",
+    "next_sentence.0": "是紧接的",
+    "next_sentence.1": "不是紧接的",
+    "next_sentence.0.short": "后段紧接",
+    "next_sentence.1.short": "后段随机",
+    "replaced.0": "原词",
+    "replaced.1": "换过",
+    "head": "{head}",
+}
+
+_PHRASES: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
+
+
+def phrase(language: Language, name: str, **values: object) -> str:
+    """The phrase of that name in that language, filled in."""
+    return _PHRASES[language][name].format(**values)
+
+
+def has_phrase(name: str) -> bool:
+    """Whether there is such a phrase."""
+    return name in _ENGLISH
+
+
+def language_of(text: str) -> Language:
+    """``"zh"`` for a text with Chinese characters in it.
+
+    >>> language_of("这部电影很好看。"), language_of("A good film.")
+    ('zh', 'en')
+    """
+    return "zh" if re.search(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]", text) else "en"

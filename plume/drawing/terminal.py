@@ -1,0 +1,129 @@
+"""Pictures in a terminal: colours where it has them, and symbols beside every colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from plume.drawing.phrases import phrase
+from plume.drawing.picture import TOKEN_HEADS, Drawn, Picture, Stack, State
+
+MARKS: dict[State, str] = {
+    "plain": "",
+    "special": "",
+    "hidden": "?",
+    "swapped": "≠",
+    "kept": "=",
+    "query": "?",
+}
+STYLES: dict[State, str] = {
+    "plain": "",
+    "special": "dim",
+    "hidden": "bold yellow",
+    "swapped": "bold red",
+    "kept": "bold magenta",
+    "query": "bold yellow",
+}
+ANSWER = "bold green"
+SIDE_BY_SIDE = 140  # columns of a terminal from which two pictures stand beside each other
+
+
+def draw(pictures: Sequence[Picture], console: Console) -> None:
+    """Print the pictures, two side by side where the terminal is wide enough."""
+    beside = len(pictures) > 1 and console.width >= SIDE_BY_SIDE
+    across = 2 if beside else 1
+    width = console.width // across
+    for at in range(0, len(pictures), across):
+        row = Table.grid(expand=True, padding=0)
+        for _ in range(across):
+            row.add_column(ratio=1)
+        row.add_row(*(_panel(p, width - 4) for p in pictures[at : at + across]))
+        console.print(row)
+
+
+def _panel(picture: Picture, width: int) -> Panel:
+    parts: list[RenderableType] = [Text(" · ".join(picture.facts), style="dim")] if picture.facts else []
+    for stack in picture.stacks:
+        if stack.name != "inputs":
+            parts += [Text(), Text(phrase(picture.language, f"stack.{stack.name}"), style="bold")]
+        parts += [Text(), *_strip(stack, picture, width), _grid(stack, picture)]
+    parts += [Text(), _legend(picture), Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
+    return Panel(Group(*parts), title=Text(picture.title, style="bold"), title_align="left", padding=(0, 1))
+
+
+def _strip(stack: Stack, picture: Picture, width: int) -> list[RenderableType]:
+    """The slots in reading order, under each what it must say."""
+    labels = [phrase(picture.language, "reads"), phrase(picture.language, "answers")]
+    margin = max(map(cell_len, labels)) + 2
+    lines: list[RenderableType] = []
+    row: list[tuple[int, Drawn, int]] = []
+    used = margin
+    for slot in [*enumerate(stack.slots), None]:
+        size = 0 if slot is None else max(cell_len(_top(slot[1])), *map(cell_len, _bottom(slot[1])), 2) + 2
+        if slot is None or used + size > width:
+            lines += _strip_row(row, labels, margin)
+            row, used = [], margin
+        if slot is not None:
+            row.append((*slot, size))
+            used += size
+    return lines
+
+
+def _strip_row(row: Sequence[tuple[int, Drawn, int]], labels: Sequence[str], margin: int) -> list[Text]:
+    height = max((len(_bottom(slot)) for _, slot, _ in row), default=0)
+    top = Text(set_cell_size(labels[0], margin), style="dim")
+    bottoms = [Text(set_cell_size(labels[1] if i == 0 else "", margin), style="dim") for i in range(height)]
+    for _, slot, size in row:
+        top.append(set_cell_size(_top(slot), size), style=f"not dim {STYLES[slot.state]}")
+        words = _bottom(slot)
+        for i, line in enumerate(bottoms):
+            word = words[i] if i < len(words) else ("·" if i == 0 else "")
+            line.append(set_cell_size(word, size), style=f"not dim {ANSWER}" if word != "·" else "dim")
+    return [top, *bottoms, Text()]
+
+
+def _top(slot: Drawn) -> str:
+    return f"{MARKS[slot.state]}{_visible(slot.shown)}"
+
+
+def _bottom(slot: Drawn) -> list[str]:
+    tokens = [f"→{_visible(w)}" for head, w in slot.answers.items() if head in TOKEN_HEADS]
+    return [*tokens, *(f"→{w}" for head, w in slot.answers.items() if head not in TOKEN_HEADS)] or [""]
+
+
+def _grid(stack: Stack, picture: Picture) -> Text:
+    names = [_visible(slot.shown) for slot in stack.slots]
+    width = min(12, max(map(cell_len, names)))
+    text = Text()
+    text.append(f"{phrase(picture.language, 'sees')} ({phrase(picture.language, 'sees.row')})\n", style="dim")
+    text.append(" " * (width + 4) + " ".join(str(i % 10) for i in range(len(names))) + "\n", style="dim")
+    for q, slot in enumerate(stack.slots):
+        text.append(f"{q:>2} ", style="dim")
+        text.append(set_cell_size(names[q], width) + " ", style=STYLES[slot.state])
+        for k in range(len(names)):
+            seen = bool(stack.sees[q, k])
+            asked = ANSWER if slot.answers else "cyan"
+            text.append("■ " if seen else "· ", style=asked if seen else "dim")
+        text.append(" ".join(_bottom(slot)) + "\n", style=ANSWER)
+    text.rstrip()
+    return text
+
+
+def _legend(picture: Picture) -> Text:
+    text = Text()
+    entries = [("■", "cyan", "cell.seen"), ("·", "dim", "cell.unseen"), ("→", ANSWER, "answer")]
+    entries += [(MARKS[s], STYLES[s], f"state.{s}") for s in picture.states if MARKS[s]]
+    for mark, style, name in entries:
+        text.append(f"{mark} ", style=style)
+        text.append(phrase(picture.language, name) + "   ")
+    return text
+
+
+def _visible(piece: str) -> str:
+    """A piece with its white space made visible."""
+    return piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "∅"
