@@ -45,8 +45,9 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, asked: Asked) -> Loss:
-        """Cross-entropy in nats, summed over the labelled slots, fp32."""
-        logits = self.logits(asked.hidden).float()
+        """Cross-entropy in nats, summed over the labelled slots, in fp32 or better."""
+        logits = self.logits(asked.hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return Loss(F.cross_entropy(logits, asked.labels, reduction="sum"),
                     self.count(asked.labels, asked.document, asked.example, asked.given))  # fmt: skip
 

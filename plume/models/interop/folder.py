@@ -1,0 +1,237 @@
+"""The files of a Hugging Face folder: config.json, safetensors weights, the tokenizer's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from plume.errors import UserError
+from plume.models.heads import Head, PooledHead, TokenHead
+from plume.models.pretrained import Backbone, PretrainedModel, read_weights
+from plume.models.transformer import TransformerConfig
+from plume.vocabulary import Vocabulary
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A published model in our names.
+
+    heads: those whose every weight was there, by the name their objective gives them: "masked_token",
+    "next_sentence", "next_token", "label". ``state`` may hold more, such as a pooler without an answer, which
+    ``PretrainedModel.start_from`` knows to use. labels: what the "label" head answers, in order.
+    """
+
+    family: str
+    config: TransformerConfig
+    vocab_size: int
+    heads: tuple[str, ...]
+    labels: tuple[str, ...]
+    state: Mapping[str, Tensor]
+
+    def model(self, vocab: Vocabulary | None = None) -> PretrainedModel:
+        """The model with these weights and heads, in evaluation mode; by default over an unnamed vocabulary."""
+        vocab = vocab or Vocabulary(size=self.vocab_size)
+        if vocab.size != self.vocab_size:
+            raise UserError(
+                f"the tokenizer has {vocab.size} tokens but the model {self.vocab_size}: "
+                f"use the tokenizer files of the model's own folder"
+            )
+
+        def heads(backbone: Backbone) -> dict[str, Head]:
+            return {name: self._head(name, backbone) for name in self.heads}
+
+        model = PretrainedModel.build(self.config, vocab, heads, seed=0)
+        own = model.state()
+        model.load_state({name: t for name, t in self.state.items() if name in own})
+        return model.eval()
+
+    def _head(self, name: str, backbone: Backbone) -> Head:
+        if name in ("masked_token", "next_token"):
+            bert = name == "masked_token"
+            return TokenHead(backbone, transform=bert, bias=bert)
+        if name == "next_sentence":
+            return PooledHead(backbone, 2)
+        return PooledHead(
+            backbone, len(self.labels), hidden=self.family == "bert", dropout=self.config.dropout
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One of our tensors: the theirs it is made of, laid one below the other, perhaps transposed."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+
+def to_ours(rules: Iterable[Rule], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What ``theirs`` holds, by our names; rules with a tensor missing give nothing."""
+    state = {}
+    for rule in rules:
+        if all(name in theirs for name in rule.theirs):
+            parts = [theirs[name].T if rule.transposed else theirs[name] for name in rule.theirs]
+            state[rule.ours] = (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+    return state
+
+
+def to_theirs(rules: Iterable[Rule], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of ``to_ours``, copied to the CPU; rules whose tensor is missing give nothing."""
+    theirs = {}
+    for rule in rules:
+        if rule.ours in state:
+            parts = state[rule.ours].detach().cpu().chunk(len(rule.theirs))
+            for name, part in zip(rule.theirs, parts, strict=True):
+                theirs[name] = (part.T if rule.transposed else part).contiguous().clone()
+    return theirs
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json.
+
+    Raises:
+        UserError: there is none, or it is no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no config.json: give the folder of a Hugging Face model") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): copy the model's folder again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a JSON object: copy the model's folder again")
+    return config
+
+
+def read_folder_weights(folder: Path) -> dict[str, Tensor]:
+    """model.safetensors, or the shards its index names.
+
+    Raises:
+        UserError: there are none, or only pickled ones, which are never opened.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{index} is no index of weights ({error}): copy the model's folder again"
+            ) from None
+        if any(Path(name).name != name for name in names):
+            raise UserError(f"{index} names files outside its folder: copy the model's folder again")
+        shards = [read_weights(folder / name) for name in names]
+        return {name: tensor for shard in shards for name, tensor in shard.items()}
+    if not (folder / "model.safetensors").exists() and (folder / "pytorch_model.bin").exists():
+        raise UserError(
+            f"{folder} has its weights only as pytorch_model.bin, a format that can run code and is not opened: "
+            f"get the folder's model.safetensors, or save the model again with transformers"
+        )
+    return read_weights(folder / "model.safetensors")
+
+
+def field(config: Mapping[str, Any], name: str, kind: type, default: Any, folder: Path) -> Any:
+    """A value of config.json.
+
+    Raises:
+        UserError: it is of another type.
+    """
+    value = config.get(name, default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{folder / 'config.json'}: {name} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The names in ``id2label``, or ``LABEL_0`` and so on."""
+    names = config.get("id2label") or {}
+    return tuple(str(names.get(str(i), f"LABEL_{i}")) for i in range(count))
+
+
+def write(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], tokenizer: Mapping[str, str]
+) -> None:
+    """Write a folder that ``transformers`` loads. ``tokenizer``: file name -> contents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(
+        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    for name, text in tokenizer.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def tokenizer_files(
+    tokenizer: Path | None, vocab: Vocabulary, max_positions: int, *, frame: bool
+) -> dict[str, str]:
+    """tokenizer.json and tokenizer_config.json for ``AutoTokenizer``.
+
+    ``tokenizer`` is a folder with a tokenizer.json, whose ids are ``vocab``'s. ``frame``: texts become
+    [CLS] A [SEP] B [SEP], as BERT was trained to read them.
+    """
+    if tokenizer is None:
+        return {}
+    path = tokenizer / "tokenizer.json"
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        pieces = tree["model"]["vocab"]
+        names = (
+            {int(i): t for t, i in pieces.items()}
+            if isinstance(pieces, dict)
+            else dict(enumerate(p[0] for p in pieces))
+        )
+        names |= {int(token["id"]): token["content"] for token in tree.get("added_tokens") or []}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{path} is no tokenizer file ({error!r}): train or import the tokenizer again"
+        ) from None
+    roles = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+    special = {role: names[i] for role in roles if (i := getattr(vocab, role)) is not None and i in names}
+    if frame and {"cls", "sep"} <= special.keys():
+        cls, sep = special["cls"], special["sep"]
+
+        def token(name: str, segment: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": name, "type_id": segment}}
+
+        def text(name: str, segment: int) -> dict[str, Any]:
+            return {"Sequence": {"id": name, "type_id": segment}}
+
+        one = [token(cls, 0), text("A", 0), token(sep, 0)]
+        tree["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": one,
+            "pair": [*one, text("B", 1), token(sep, 1)],
+            "special_tokens": {
+                cls: {"id": cls, "ids": [vocab.cls], "tokens": [cls]},
+                sep: {"id": sep, "ids": [vocab.sep], "tokens": [sep]},
+            },
+        }
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_positions,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if frame else []), "attention_mask"],
+        **{f"{role}_token": name for role, name in special.items()},
+    }
+    return {
+        "tokenizer.json": json.dumps(tree, ensure_ascii=False),
+        "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+    }
