@@ -1,0 +1,87 @@
+"""The READMEs say what is true: every command and every line of Python in them runs, at toy size."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from plume.__main__ import main
+from plume.config import override
+from plume.recipes import bert
+from tests.conftest import documents
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What makes a run small; appended to every command that trains. Nothing else of the commands is changed.
+TOY = {
+    "pretrain": "training.steps=4 training.batch_size=4 training.warmup_steps=1 training.eval_every=2 "
+    "training.eval_batches=1 training.save_every=2 model.num_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=2 "
+    "windows.length=32 tokenizer.vocab_size=400",
+    "adapt": "training.steps=4 training.batch_size=4 training.eval_every=2",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks that are meant to be run, in reading order."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for language, text in found if language in ("console", "python")]
+
+
+def commands(block: str) -> list[list[str]]:
+    """The words of each ``$ plume ...`` line."""
+    lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def toy(words: list[str]) -> list[str]:
+    """The command as the page has it, with a toy's settings for what it leaves open."""
+    given = {word.split("=")[0] for word in words}
+    return [
+        *words,
+        *(setting for setting in TOY.get(words[0], "").split() if setting.split("=")[0] not in given),
+    ]
+
+
+def lay_out(folder: Path, language: str) -> None:
+    """The files that the pages speak of."""
+    texts = folder / {"en": "my_texts", "zh": "我的文本"}[language]
+    texts.mkdir()
+    (texts / "a.txt").write_text("\n".join(documents(language, 150)), encoding="utf-8")
+    name, columns = {"en": ("reviews.csv", ("review", "mood")), "zh": ("评论.csv", ("评论", "态度"))}[
+        language
+    ]
+    with (folder / name).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows(
+            (text, "good" if i % 2 else "bad") for i, text in enumerate(documents(language, 80, seed=1))
+        )
+
+
+@pytest.mark.parametrize(("page", "language"), [("README.md", "en"), ("README.zh.md", "zh")])
+def test_every_command_of_the_readme_runs(
+    page: str,
+    language: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lay_out(tmp_path, language)
+    monkeypatch.chdir(tmp_path)
+    small = bert.tiny
+    monkeypatch.setattr(bert, "tiny", lambda: override(small(), TOY["pretrain"].split()))
+    names: dict[str, object] = {}
+    ran = 0
+    for kind, text in blocks(ROOT / page):
+        if kind == "python":
+            exec(compile(text, page, "exec"), names)  # noqa: S102 - our own page
+            ran += 1
+        for words in commands(text) if kind == "console" else ():
+            exit_code = main(toy(words))
+            assert exit_code == 0, f"plume {shlex.join(words)}\n{capsys.readouterr().err}"
+            ran += 1
+    assert ran >= 9, "the page has lost its commands"
