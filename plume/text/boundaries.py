@@ -32,8 +32,11 @@ _STRONG = re.compile("[。！？｡]")
 _PLAIN, _UNCLEAR, _STOP, _DOTS, _SURE, _NEWLINE = range(6)  # the last four can end a sentence
 _BEFORE_STOP = re.compile(r"(?:^|[^\w.])([\w.]{1,12})$")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st jr sr vs etc e.g i.e cf al fig no vol pp ed eds inc ltd co corp dept gen col sgt capt lt "
-    "rev hon jan feb mar apr jun jul aug sep sept oct nov dec approx est".split()
+    re.findall(
+        r"\S+",
+        "mr mrs ms dr prof st jr sr vs etc e.g i.e cf al fig no vol pp ed eds inc ltd co corp dept gen col sgt capt "
+        "lt rev hon jan feb mar apr jun jul aug sep sept oct nov dec approx est",
+    )
 )
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\s]", re.UNICODE)
 
@@ -79,7 +82,8 @@ def word_starts(characters: Array, *, segmented: Array | None = None) -> Array:
     else:
         inside = kind == IDEOGRAPH
         begins[inside] = segmented[inside]
-    return begins & (kind != SPACE) & (kind != JOINER)
+    begins &= (kind != SPACE) & (kind != JOINER)
+    return begins
 
 
 def segment(text: str) -> Array:
@@ -182,7 +186,11 @@ def _abbreviation(text: str, stop: int) -> bool:
     if before is None:
         return False
     word = before[1]
-    return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper()) or (len(word) > 2 and word[-2] == ".")
+    return (
+        word.lower() in _ABBREVIATIONS
+        or (len(word) == 1 and word.isupper())
+        or (len(word) > 2 and word[-2] == ".")
+    )
 
 
 @cache

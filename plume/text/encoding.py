@@ -16,7 +16,16 @@ import numpy as np
 import tokenizers
 
 from plume.text.boundaries import (
-    IDEOGRAPH, IDEOGRAPHS, JOINER, LETTER, SPACE, SYMBOL, character_classes, codepoints, segment, sentence_starts,
+    IDEOGRAPH,
+    IDEOGRAPHS,
+    JOINER,
+    LETTER,
+    SPACE,
+    SYMBOL,
+    character_classes,
+    codepoints,
+    segment,
+    sentence_starts,
     word_starts,
 )  # fmt: skip
 from plume.text.marks import SENTENCE, WORD
@@ -38,7 +47,9 @@ class Encoder(Protocol):
     def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat: ...
 
 
-def library_ids(library: tokenizers.Tokenizer, texts: Sequence[str], dtype: type = np.uint32) -> tuple[Array, Array]:
+def library_ids(
+    library: tokenizers.Tokenizer, texts: Sequence[str], dtype: type = np.uint32
+) -> tuple[Array, Array]:
     """The library's own ids, flat, and their number a text. It encodes ahead while Python unpacks the last part."""
     parts: list[list[str]] = [[]]
     size = 0
@@ -218,12 +229,21 @@ class ByteLevelEncoder:
         word[starts[lengths > 0]] = True
         marks[word] = WORD
         characters = sentence_starts(joined.text, joined.characters)
-        begin = characters if offsets is None else offsets[characters]
-        token = np.searchsorted(visible, begin, "right") - 1
-        token += visible[np.maximum(token, 0)] != begin if len(visible) else 0
-        marks[token[(token >= 0) & (token < len(ids))]] |= SENTENCE
+        marks[_tokens_at(visible, characters if offsets is None else offsets[characters])] |= SENTENCE
         marks[starts[lengths > 0]] |= SENTENCE
         return Flat(ids, marks, lengths)
+
+
+def _tokens_at(visible: Array, begins: Array) -> Array:
+    """The tokens with which something begins: ``visible`` [N], ascending, is where each token's text begins.
+
+    Of a token of blanks and the token after them the latter; a place inside a token counts for the next.
+    """
+    if not len(visible):
+        return np.zeros(0, np.int64)
+    token = np.searchsorted(visible, begins, "right") - 1
+    token += (token < 0) | (visible[np.maximum(token, 0)] != begins)
+    return token[token < len(visible)]
 
 
 _APOSTROPHES = frozenset((b"'s", b"'t", b"'re", b"'ve", b"'m", b"'ll", b"'d"))
@@ -285,7 +305,10 @@ class OffsetsEncoder:
         total = int(lengths.sum())
         ids = np.fromiter(itertools.chain.from_iterable(e.ids for e in encodings), np.uint32, total)
         pairs = itertools.chain.from_iterable(itertools.chain.from_iterable(e.offsets for e in encodings))
-        spans = np.fromiter(pairs, np.int64, 2 * total).reshape(-1, 2) + np.repeat(joined.starts, lengths)[:, None]
+        spans = (
+            np.fromiter(pairs, np.int64, 2 * total).reshape(-1, 2)
+            + np.repeat(joined.starts, lengths)[:, None]
+        )
         visible = np.flatnonzero(character_classes()[joined.characters] != SPACE)
         # The first visible character of each token; one that has none is a unit of its own.
         place = np.searchsorted(visible, spans[:, 0])
@@ -295,7 +318,7 @@ class OffsetsEncoder:
         begins[:-1] = word_starts(joined.characters, segmented=cuts)
         marks = np.where(begins[begin] | (begin >= spans[:, 1]), WORD, 0).astype(np.uint8)
         starts = (np.cumsum(lengths) - lengths)[lengths > 0]
-        sentence = np.searchsorted(np.maximum.accumulate(begin), sentence_starts(joined.text, joined.characters))
-        marks[sentence[sentence < total]] |= SENTENCE
+        sentences = sentence_starts(joined.text, joined.characters)
+        marks[_tokens_at(np.maximum.accumulate(begin), sentences)] |= SENTENCE
         marks[starts] |= WORD | SENTENCE
         return Flat(ids, marks, lengths)

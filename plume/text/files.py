@@ -88,7 +88,9 @@ def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
         where = ", ".join(str(r) for r in roots) or "an empty list of paths"
         seen = f" (there are files ending in {', '.join(sorted(others))})" if others else " (it is empty)"
         kinds = " ".join(FORMATS)
-        raise UserError(f"{where} holds no text to read{seen}: put files there that end in {kinds}, plain or .gz or .zst")
+        raise UserError(
+            f"{where} holds no text to read{seen}: put files there that end in {kinds}, plain or .gz or .zst"
+        )
     return found
 
 
@@ -108,10 +110,8 @@ def chunks(source: SourceFile) -> Iterator[bytes]:
     """
     raw = _unpacked(source)
     first = next(raw, b"")
-    for mark, encoding in _BOMS:
-        if first.startswith(mark):
-            break
-    else:
+    mark, encoding = next(((m, e) for m, e in _BOMS if first.startswith(m)), (b"", ""))
+    if not mark:
         yield first
         yield from raw
         return
@@ -151,7 +151,9 @@ def _zstandard(path: Path, damaged: str) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError:
-        raise UserError(f"{path} is packed with zstandard: pip install zstandard, or unpack it first") from None
+        raise UserError(
+            f"{path} is packed with zstandard: pip install zstandard, or unpack it first"
+        ) from None
     # Small bites: 1 kB can unpack to 32 MB at the very most, and only so is a cut off file noticed.
     held: list[bytes] = []
     size = 0
@@ -246,9 +248,11 @@ def inspect(source: SourceFile) -> None:
             f"{source.path} is not text: {strange} of its first {len(head)} bytes are control bytes. Convert it to "
             f"UTF-8 text first (UTF-16 needs its byte order mark), or take it away"
         )
-    bad = [place for place in _undecodable(head, whole=not more)]
+    bad = list(_undecodable(head, whole=not more))
     if bad and len(bad) * 10 > head.count(b"\n") + 1:
-        guess = next((e for e in ("gb18030", "big5", "latin-1") if _decodes(head, e, whole=not more)), "latin-1")
+        guess = next(
+            (e for e in ("gb18030", "big5", "latin-1") if _decodes(head, e, whole=not more)), "latin-1"
+        )
         raise UserError(
             f"{source.path} is not UTF-8: byte 0x{head[bad[0]]:02x} at offset {bad[0]}. If it is {guess}, convert it "
             f"with: iconv -f {guess.upper()} -t UTF-8"

@@ -168,15 +168,23 @@ def clean(text: str) -> str:
     if not text.isascii():
         if text[0] == "\ufeff":
             text = text[1:]
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # JSON may hold halves of surrogate pairs
+        if not valid(text):  # JSON may hold halves of surrogate pairs
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\x00" in text:
         text = text.replace("\x00", "")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
+
+
+def valid(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: it holds no lone surrogates."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 def _as_text(value: Any) -> str:
@@ -361,7 +369,9 @@ def _array(first: Line, stream: Iterator[Line], columns: Sequence[str]) -> Parse
             except ValueError as error:
                 wanted = 2 * (len(buffer) - at)
                 if wanted > 2 * LINE_LIMIT or line is None:
-                    yield _Bad(number + 1, "not JSON", f"{str(error)[:200]}: the rest of the file cannot be read")
+                    yield _Bad(
+                        number + 1, "not JSON", f"{str(error)[:200]}: the rest of the file cannot be read"
+                    )
                     return
                 break
             number += 1
@@ -479,5 +489,6 @@ def _parquet(source: SourceFile, columns: Sequence[str]) -> Parsed:
                     yield number, row
     except (arrow.ArrowException, OSError) as error:
         raise UserError(
-            f"{source.path} is cut off or damaged after {number} rows ({str(error)[:200]}): fetch it again, or take it away"
+            f"{source.path} is cut off or damaged after {number} rows ({str(error)[:200]}): "
+            f"fetch it again, or take it away"
         ) from None

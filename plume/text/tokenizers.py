@@ -1,0 +1,194 @@
+"""The kinds of tokenizers, by what they were trained on: WordPiece, byte-level BPE, Unigram, characters.
+
+A configuration is a frozen dataclass; ``train`` makes a ``Tokenizer`` (``plume.text.tokenizing``) of texts.
+Every kind has all special tokens (pad, unk, cls, sep, mask, bos, eos), so that every kind serves every objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import tokenizers as library
+
+from plume.errors import UserError
+from plume.text.boundaries import codepoints
+from plume.text.encoding import Array
+from plume.text.readers import clean, valid
+from plume.text.splits import sample
+from plume.text.tokenizing import Encoding as Encoding
+from plume.text.tokenizing import Kind as Kind
+from plume.text.tokenizing import Tokenizer as Tokenizer
+from plume.vocabulary import Vocabulary
+
+_BRACKETS = {n: f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask", "bos", "eos")}
+_ANGLES = {
+    "bos": "<s>",
+    "cls": "<s>",
+    "pad": "<pad>",
+    "eos": "</s>",
+    "sep": "</s>",
+    "unk": "<unk>",
+    "mask": "<mask>",
+}
+
+
+class TokenizerConfig(Protocol):
+    """A kind of tokenizer and its size. ``train`` reads the texts once and keeps an even sample of them."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer: ...
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """BERT's (spec 06 section 1). ``lowercase`` also strips accents. Merges by frequency, then ``##``."""
+
+    vocab_size: int
+    lowercase: bool = True
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        inner = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+        inner.normalizer = library.normalizers.BertNormalizer(lowercase=self.lowercase)
+        inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        inner.decoder = library.decoders.WordPiece()
+        kept = _sample(texts, 100_000_000)
+        trainer = library.trainers.WordPieceTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=list(_BRACKETS.values()),
+            limit_alphabet=min(_alphabet(kept, 0.9999), max(64, self.vocab_size * 3 // 4)),
+            show_progress=False,
+        )
+        inner.train_from_iterator(kept, trainer, length=len(kept))
+        return _finish(inner, "wordpiece", _BRACKETS)
+
+
+@dataclass(frozen=True)
+class ByteLevelBPE:
+    """GPT-2's (spec 14 section 3): any string comes back exactly, nothing is unknown."""
+
+    vocab_size: int
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        inner = library.Tokenizer(library.models.BPE())
+        inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = library.decoders.ByteLevel()
+        names = list(dict.fromkeys(_ANGLES.values()))
+        if self.vocab_size < 256 + len(names):
+            raise UserError(
+                f"a byte-level vocabulary has at least {256 + len(names)} tokens, not {self.vocab_size}"
+            )
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=names,
+            initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        kept = _sample(texts, 50_000_000)
+        inner.train_from_iterator(kept, trainer, length=len(kept))
+        return _finish(inner, "bpe", _ANGLES)
+
+
+@dataclass(frozen=True)
+class Unigram:
+    """SentencePiece's unigram model. Its training is slow on text without blanks: it sees 4 M characters at most."""
+
+    vocab_size: int
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        inner = library.Tokenizer(library.models.Unigram())
+        # Chinese marks and newlines split too: without blanks a page would be one word.
+        inner.pre_tokenizer = library.pre_tokenizers.Sequence(
+            [
+                library.pre_tokenizers.Metaspace(prepend_scheme="first"),
+                library.pre_tokenizers.Split(library.Regex(r"[\n，。！？；：、…“”（）《》]"), "isolated"),
+            ]
+        )
+        inner.decoder = library.decoders.Metaspace(prepend_scheme="first")
+        trainer = library.trainers.UnigramTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=list(_BRACKETS.values()),
+            unk_token="[UNK]",  # noqa: S106
+            show_progress=False,
+        )
+        kept = _sample(texts, 4_000_000)
+        inner.train_from_iterator(kept, trainer, length=len(kept))
+        return _finish(inner, "unigram", _BRACKETS)
+
+
+@dataclass(frozen=True)
+class Characters:
+    """One token a character, the most frequent ones; the others are unknown."""
+
+    vocab_size: int
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        counts = _count_characters(_sample(texts, 100_000_000))
+        room = self.vocab_size - len(_BRACKETS)
+        if room < 1:
+            raise UserError(f"a vocabulary of characters needs at least {len(_BRACKETS) + 1} tokens")
+        order = np.argsort(-counts, kind="stable")[:room]
+        names = [*_BRACKETS.values(), *(chr(c) for c in order.tolist() if counts[c])]
+        inner = library.Tokenizer(
+            library.models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]")  # noqa: S106
+        )
+        inner.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(r"[\s\S]"), "isolated")
+        inner.decoder = library.decoders.Fuse()
+        inner.add_special_tokens(list(_BRACKETS.values()))
+        return _finish(inner, "characters", _BRACKETS)
+
+
+def _sample(texts: Iterable[str], characters: int) -> list[str]:
+    kept = sample((t if t.isascii() or valid(t) else clean(t) for t in texts), characters)
+    if not any(text and not text.isspace() for text in kept):
+        raise UserError(
+            "there is no text to train a tokenizer on: the data is empty, or its training part is"
+        )
+    return kept
+
+
+def _count_characters(texts: Sequence[str]) -> Array:
+    """How often each code point occurs, int64 [0x110000]."""
+    counts = np.zeros(0x110000, np.int64)
+    held: list[str] = []
+    size = 0
+    for number, text in enumerate(texts):
+        held.append(text)
+        size += len(text)
+        if size > 2**22 or number == len(texts) - 1:
+            values, times = np.unique(codepoints("".join(held)), return_counts=True)
+            counts[values] += times
+            held, size = [], 0
+    return counts
+
+
+def _alphabet(texts: Sequence[str], coverage: float) -> int:
+    """How many of the most frequent characters make up ``coverage`` of the text; the rest is noise."""
+    counts = np.sort(_count_characters(texts))[::-1]
+    return int(np.searchsorted(np.cumsum(counts), coverage * counts.sum())) + 1
+
+
+def _finish(inner: library.Tokenizer, kind: Kind, names: dict[str, str]) -> Tokenizer:
+    cls, sep = names["cls"], names["sep"]
+    inner.post_processor = library.processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(name, _id(inner, name)) for name in (cls, sep)],
+    )
+    ids = {role: _id(inner, name) for role, name in names.items()}
+    return Tokenizer(
+        inner,
+        kind,
+        Vocabulary(
+            size=inner.get_vocab_size(with_added_tokens=True),
+            pad=ids["pad"], bos=ids["bos"], eos=ids["eos"], unk=ids["unk"], cls=ids["cls"], sep=ids["sep"],
+            mask=ids["mask"],
+        ),
+    )  # fmt: skip
+
+
+def _id(inner: library.Tokenizer, name: str) -> int:
+    number = inner.token_to_id(name)
+    assert number is not None, f"the trainer did not make {name}"
+    return int(number)
