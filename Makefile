@@ -44,7 +44,7 @@ format:
 
 docs:
 	$(SETUP) dev
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench:
 	$(SETUP) dev

@@ -1,0 +1,113 @@
+"""The documentation builds without a warning, asks no other site for anything, and says what the code does."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from plume.__main__ import VERBS, main
+from plume.config import override
+from plume.recipes import bert, gpt
+from tests.test_readme import FENCE, TOY, blocks, commands, lay_out, toy
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+NAMES = [name for group in VERBS.values() for name in group]
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path))
+
+
+def test_the_site_builds_strictly_and_asks_no_other_site(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    loads = re.compile(
+        r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"(https?:|//)|<link\b[^>]*\bhref=\"(https?:|//)"
+    )
+    for page in tmp_path.rglob("*.html"):
+        found = loads.search(page.read_text(encoding="utf-8"))
+        assert found is None, f"{page.name}: {found.group() if found else ''}"
+
+
+def test_the_pictures_are_what_the_code_draws() -> None:
+    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+    assert spec and spec.loader
+    drawn = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawn)
+    for name, svg in drawn.pictures().items():
+        stored = (DOCS / "pictures" / name).read_text(encoding="utf-8")
+        assert stored == svg, f"{name} is old: run `python docs/pictures.py`"
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_a_verbs_page_names_each_of_its_flags_and_no_others(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "--help"]) == 0
+    flag = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+    helped = set(flag.findall(capsys.readouterr().out)) - {"--help", "--version"}
+    page = (DOCS / "verbs" / f"{verb}.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if f"plume {verb}" in line or line.startswith("|")]
+    written = set(flag.findall("\n".join(lines)))
+    assert written == helped
+
+
+def test_every_verb_has_its_page_in_the_contents() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    contents = yaml.safe_load(text)["nav"]
+    verbs = next(part["The verbs"] for part in contents if "The verbs" in part)
+    assert [name for page in verbs for name in page] == NAMES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_out(tmp_path, "zh" if page.startswith("zh/") else "en")
+    monkeypatch.chdir(tmp_path)
+    for title, text in files(DOCS / page).items():
+        Path(title).write_text(text, encoding="utf-8")
+    for recipes in (bert, gpt):
+        small = recipes.tiny
+        monkeypatch.setattr(recipes, "tiny", lambda small=small: override(small(), TOY["pretrain"].split()))
+    names: dict[str, object] = {}
+    for kind, text in blocks(DOCS / page):
+        if kind == "python" and text not in files(DOCS / page).values():
+            exec(compile(text, page, "exec"), names)  # noqa: S102 - our own page
+        for words in commands(text) if kind == "console" else ():
+            exit_code = main(toy(words))
+            assert exit_code == 0, f"plume {' '.join(words)}\n{capsys.readouterr().err}"
+
+
+def files(page: Path) -> dict[str, str]:
+    """What a page tells its reader to write: ```python title="my_objective.py"."""
+    found = re.findall(
+        r"^```python title=\"([\w.]+)\"\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
+    )
+    return dict(found)
+
+
+def test_the_lesson_keeps_its_word_of_one_short_file() -> None:
+    code = files(DOCS / "lesson.md")["my_objective.py"]
+    written = [
+        line for line in code.splitlines() if line and not line.startswith(("from ", "import ", '"""'))
+    ]
+    assert len(written) <= 40
+    assert [node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef)] == ["Missing"]
+
+
+def test_links_between_the_files_at_the_root_lead_somewhere() -> None:
+    for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md"):
+        text = FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            if not target.startswith("http"):
+                assert (ROOT / target).exists(), f"{name} leads to {target}, which is not there"
