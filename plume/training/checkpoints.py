@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -165,8 +165,15 @@ class Checkpoints:
             for left in self.folder.glob(".*-*"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
-    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of ``step``; it is durable when this returns. Then the older ones retire.
+    def save(
+        self,
+        step: int,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        protected: Collection[int] = (),
+    ) -> Path:
+        """Write the checkpoint of ``step``; it is durable when this returns. Then older ones retire, but for
+        those of the ``protected`` steps.
 
         Raises:
             OSError: the disk is full or fails; older checkpoints are as they were.
@@ -194,7 +201,7 @@ class Checkpoints:
         except DamagedCheckpoint as error:
             raise OSError(f"what was written did not read back: {error}") from error
         self._point_latest(path.name)
-        self._retire()
+        self._retire(protected)
         return path
 
     def discard(self, after: int) -> None:
@@ -235,11 +242,12 @@ class Checkpoints:
         aside.replace(self.folder / "latest")
         sync_folder(self.folder)
 
-    def _retire(self) -> None:
+    def _retire(self, protected: Collection[int]) -> None:
         # Called after the newest one was read back and found whole, so that one is never among these.
         if self.keep is not None:
             for step in self.steps()[: -self.keep]:
-                self._remove(self.folder / folder_name(step))
+                if step not in protected:
+                    self._remove(self.folder / folder_name(step))
 
     def _remove(self, path: Path) -> None:
         # Renamed first: a kill half-way through leaves a leftover to sweep, never half a checkpoint.

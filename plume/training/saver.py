@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -22,12 +23,22 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._buffers: dict[tuple[str, str], Tensor] = {}
-        self.saved = -1  # the step of the last checkpoint that is durable
+        self.begun = -1  # the step of the last checkpoint that was handed in
+        self.saved = -1  # the step of the last one that is durable
         self.failure: str | None = None  # why the last one is not
 
-    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        protected: Collection[int] = (),
+    ) -> None:
         """Take a snapshot and begin to write it; waits first for the one in flight."""
         self.wait()
+        frozen = json.loads(json.dumps(state))
+        kept = frozenset(protected)
+        self.begun = step
         copies = {part: self._snapshot(part, tensors) for part, tensors in parts.items()}
         copied = None
         if any(t.is_cuda for tensors in parts.values() for t in tensors.values()):
@@ -38,7 +49,7 @@ class Saver:
             try:
                 if copied is not None:
                     copied.synchronize()
-                self._checkpoints.save(step, copies, state)
+                self._checkpoints.save(step, copies, frozen, kept)
                 self.saved, self.failure = step, None
             except OSError as error:
                 self.failure = f"checkpoint {step} could not be written ({error.strerror or error})"
@@ -48,6 +59,10 @@ class Saver:
 
         self._thread = threading.Thread(target=write, name="checkpoint")
         self._thread.start()
+
+    def has(self, step: int) -> bool:
+        """Whether the checkpoint of ``step`` is durable or on its way."""
+        return self.begun == step and self.failure is None
 
     def wait(self) -> None:
         """Until nothing is in flight."""

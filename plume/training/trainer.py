@@ -20,7 +20,13 @@ from plume.models.pretrained import PretrainedModel
 from plume.seeding import key
 from plume.slots import Memory
 from plume.training import carried, optimizers, parallel
-from plume.training.checkpoints import Checkpoint, Checkpoints, DamagedCheckpoint
+from plume.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    DamagedCheckpoint,
+    folder_name,
+    open_checkpoint,
+)
 from plume.training.faults import fault
 from plume.training.flops import Flops
 from plume.training.folder import RunFolder
@@ -61,6 +67,8 @@ class Progress:
     seconds: float = 0.0
     dropped: int = 0
     evaluated: int = -1  # the last step whose held-out loss is written
+    best_loss: float | None = None  # the lowest held-out loss so far, and where it was
+    best_step: int = -1
 
 
 @dataclass
@@ -79,6 +87,7 @@ class Trainer:
     setting: Setting
     identity: Mapping[str, str | int | None] = field(default_factory=dict)
     name: str = "train"
+    early: bool = False  # the weights of the lowest held-out loss are the result
 
     def __post_init__(self) -> None:
         setting, training = self.setting, self.training
@@ -125,6 +134,8 @@ class Trainer:
             try:
                 self._train_mode()
                 outcome = self._train()
+                if outcome == "finished" and self.early:
+                    self._take_best()
                 self._save()
                 if self.ranks.first:
                     self.saver.finish(self.progress.step)
@@ -322,8 +333,28 @@ class Trainer:
         if row is None:
             return False
         self._write("dev", row)
-        self.progress.evaluated = self.progress.step
+        progress = self.progress
+        progress.evaluated = progress.step
+        if math.isfinite(row["loss"]) and (progress.best_loss is None or row["loss"] < progress.best_loss):
+            progress.best_loss, progress.best_step = row["loss"], progress.step
+            if self.early and progress.step < self.training.steps:
+                self._save()
         return True
+
+    def _take_best(self) -> None:
+        """Go back to the weights that did best on held-out text; the last checkpoint is to hold them."""
+        step = self.progress.best_step
+        if step in (-1, self.progress.step):
+            return
+        self.saver.wait()
+        self.ranks.wait()
+        try:
+            best = open_checkpoint(self.checkpoints.folder / folder_name(step))
+        except DamagedCheckpoint as error:
+            self.say(f"step {step} did best on held-out text, but {error}: the last weights are the result")
+            return
+        self.model.load_state(best.tensors("model"), str(best.path))
+        self.say(f"step {step} did best on held-out text: its weights are the result")
 
     @torch.no_grad()
     def _held_out_loss(self, phase: Phase[Any]) -> dict[str, Any] | None:
@@ -386,7 +417,7 @@ class Trainer:
     def _save(self) -> None:
         """Begin to write a checkpoint, unless this step's is there already."""
         memory = self._gather_memory()
-        if not self.ranks.first or self.saver.saved == self.progress.step:
+        if not self.ranks.first or self.saver.has(self.progress.step):
             return
         if self.rows is not None:
             self.rows.sync()
@@ -402,7 +433,8 @@ class Trainer:
             "training": {"steps": self.training.steps},
             "identity": dict(self.identity),
         }
-        self.saver.save(self.progress.step, parts, state)
+        kept = {self.progress.best_step} if self.early else set()
+        self.saver.save(self.progress.step, parts, state, kept)
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint that is whole and of this run; without one, from the beginning."""
@@ -412,6 +444,11 @@ class Trainer:
             found = self.checkpoints.newest(self._fits)
             if found is not None:
                 self.checkpoints.discard(after=found.step)
+            elif self.checkpoints.newest() is not None:
+                raise UserError(
+                    f"{self.folder.path} cannot grow to {self.training.steps} steps: none of its checkpoints was made "
+                    f"at the learning rates which those ask for (its decay had begun); choose another --out"
+                )
         step = self.ranks.agree(-1 if found is None else found.step)
         if step < 0:
             return
@@ -424,7 +461,7 @@ class Trainer:
         self.progress.attempt += 1
         self.guard.load_state(found.state["guard"])
         self.scale.load_state(found.state["scale"])
-        self.saver.saved = found.step
+        self.saver.saved = self.saver.begun = found.step
         self.say(f"resumed from {found.path} (attempt {self.progress.attempt})")
 
     def _fits(self, checkpoint: Checkpoint) -> bool:
@@ -446,10 +483,7 @@ class Trainer:
             before = replace(self.training, steps=steps)
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpoint(f"{checkpoint.path / 'state.json'} lacks {error}") from error
-        if same_until(before, self.training, checkpoint.step) < checkpoint.step:
-            self.say(f"{checkpoint.path} was trained at other rates than {self.training.steps} steps ask for")
-            return False
-        return True
+        return same_until(before, self.training, checkpoint.step) == checkpoint.step
 
     def _mine(self, memories: Mapping[int, Memory]) -> dict[int, Memory]:
         if not memories:

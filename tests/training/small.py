@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from plume.objectives.masked import MaskedLM
 from plume.seeding import Permutation, key
 from plume.text.store import Tokens
 from plume.text.windows import Plan, Window
-from plume.training import parallel, stages
+from plume.training import parallel, precision, stages
 from plume.training.folder import RunFolder
 from plume.training.loader import Epochs, Phase
 from plume.training.meters import history
@@ -123,11 +123,27 @@ TRAINING = Training(
     steps=12, batch_size=8, microbatch_size=2, lr=3e-3, warmup_steps=2, save_every=4, eval_every=6, eval_batches=2,
     precision="fp32", keep=2,
 )  # fmt: skip
+
+
+def _recipe(
+    windows: Any, objective: Objective[Any], model: Any, masking: Literal["static", "dynamic"]
+) -> Pretraining:
+    tokenizer: Any = None  # the ids are made up
+    return Pretraining(
+        tokenizer=tokenizer,
+        windows=windows,
+        objective=objective,
+        model=model,
+        training=TRAINING,
+        masking=masking,
+    )
+
+
 RECIPES: Mapping[str, Pretraining] = {
-    "causal": Pretraining(tokenizer=None, windows=Chunks(12), objective=CausalLM(), model=TRANSFORMER, training=TRAINING),  # type: ignore[arg-type]
-    "masked": Pretraining(tokenizer=None, windows=Chunks(12), objective=MaskedLM(), model=TRANSFORMER, training=TRAINING, masking="static"),  # type: ignore[arg-type]
-    "carried": Pretraining(tokenizer=None, windows=Rows(8), objective=CausalLM(), model=RecurrentConfig(2, 16, dropout=0.1), training=TRAINING),  # type: ignore[arg-type]
-}  # fmt: skip
+    "causal": _recipe(Chunks(12), CausalLM(), TRANSFORMER, "dynamic"),
+    "masked": _recipe(Chunks(12), MaskedLM(), TRANSFORMER, "static"),
+    "carried": _recipe(Rows(8), CausalLM(), RecurrentConfig(2, 16, dropout=0.1), "dynamic"),
+}
 
 
 class Questions:
@@ -173,7 +189,9 @@ def trainer(
         held_out = list(stages.held_out(recipe, tokens(200, seed=1), VOCAB))
     model = PretrainedModel.build(recipe.model, VOCAB, lambda b: objective.heads(b, VOCAB), seed=1)
     size = recipe.training.microbatch_size or recipe.training.batch_size
-    setting = Setting(ranks or parallel.Ranks(), torch.device("cpu"), "fp32" if recipe.training.precision == "auto" else recipe.training.precision, size, 4.0, quiet=True)  # fmt: skip
+    cpu = torch.device("cpu")
+    numbers = precision.choose(recipe.training.precision, cpu)
+    setting = Setting(ranks or parallel.Ranks(), cpu, numbers, size, bytes_per_token=4.0, quiet=True)
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(model, recipe.training, phases, held_out, VOCAB, RunFolder(folder), setting)
 
