@@ -1,0 +1,236 @@
+"""Is my loss normal? Counting models on the same held-out text, and the loss curve drawn against them.
+
+A network that has learned nothing answers ln V nats a token (uniform); one that knows how frequent tokens
+are reaches the unigram's cross-entropy; below the bigram's it must look back further than one token (spec 01
+gives the models, spec 14 section 6 the units).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from plume.errors import UserError
+from plume.models.counts import Counts, KneserNey, NGrams
+from plume.seeding import rng
+
+if TYPE_CHECKING:
+    from plume.text.store import Tokens
+    from plume.vocabulary import Vocabulary
+
+ORDERS = {"unigram": 1, "bigram": 2, "trigram": 3, "kneser_ney5": 5}
+TOKEN_HEADS = ("next_token", "masked_token", "permuted_token")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entropies:
+    """Cross-entropy on held-out text of models that only count, in nats a token.
+
+    All n-gram models are Kneser-Ney, fitted on the training text; ``uniform`` is ln V. ``tokens_per_byte``
+    turns nats a token into bits a byte: tokens asked about, ends of documents included where the model is
+    asked about them, over UTF-8 bytes. ``counted`` of the ``train_tokens`` were counted and ``scored`` of
+    the ``heldout_tokens`` scored: fewer where the text is long and a sample of whole documents does.
+    """
+
+    uniform: float
+    unigram: float
+    bigram: float
+    trigram: float
+    kneser_ney5: float
+    tokens_per_byte: float
+    counted: int
+    train_tokens: int
+    scored: int
+    heldout_tokens: int
+
+    def lines(self) -> dict[str, float]:
+        """Name -> nats a token, from the model that knows least to the one that knows most."""
+        return {name: getattr(self, name) for name in ("uniform", *ORDERS)}
+
+    def bits_per_byte(self, nats: float) -> float:
+        """Bits a byte of a model that needs ``nats`` a token on this text."""
+        return nats * self.tokens_per_byte / math.log(2)
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def entropies(
+    train: Tokens,
+    heldout: Tokens,
+    vocab: Vocabulary,
+    *,
+    ends: bool = True,
+    max_counted: int = 8_000_000,
+    max_scored: int = 500_000,
+) -> Entropies:
+    """Fit n-gram models on ``train`` and score ``heldout``.
+
+    ``ends``: the ends of documents are among the tokens asked about, as a causal model over a packed stream is
+    asked about ``eos``; a masked model never is. Of a text longer than ``max_counted`` (``max_scored``)
+    tokens, whole documents are drawn at random up to that size, the same ones each time: 8 million tokens
+    take some ten seconds on one core.
+
+    Raises:
+        UserError: one of the two has no text.
+    """
+    for tokens, role in ((train, "training"), (heldout, "held-out")):
+        if not tokens.num_tokens:
+            raise UserError(
+                f"there is no {role} text, so there is nothing to compare a loss with: add documents"
+            )
+    eos = vocab.eos if ends else None
+    fitted, asked = _documents(train, max_counted), _documents(heldout, max_scored)
+    with warnings.catch_warnings():
+        # Too small a text for estimated discounts is no news to someone who looks at a curve.
+        warnings.filterwarnings("ignore", message="Kneser-Ney's discounts")
+        counts = Counts.of(fitted, max(ORDERS.values()), vocab.size, eos=eos)
+        models = {name: NGrams(counts, KneserNey(), order) for name, order in ORDERS.items()}
+    scores = {name: model.score(asked) for name, model in models.items()}
+    num_asked = heldout.num_tokens + (0 if eos is None else len(heldout.documents) - 1)
+    return Entropies(
+        uniform=math.log(vocab.size),
+        **{name: float(-score.mean()) for name, score in scores.items()},
+        tokens_per_byte=num_asked / max(1, heldout.num_bytes),
+        counted=sum(map(len, fitted)),
+        train_tokens=train.num_tokens,
+        scored=sum(map(len, asked)),
+        heldout_tokens=heldout.num_tokens,
+    )
+
+
+def label_entropy(train: ArrayLike, heldout: ArrayLike, size: int) -> float:
+    """Nats a label of always answering with the training labels' frequencies: any head's first yardstick.
+
+    ``train``, ``heldout``: labels below ``size``. Every label counts one more than it was seen, so that none
+    is impossible.
+
+    >>> round(label_entropy([0, 1] * 500, [0, 1, 1], 2), 4)
+    0.6931
+    """
+    seen = np.bincount(np.asarray(train, np.int64), minlength=size) + 1.0
+    return float(-np.log(seen / seen.sum())[np.asarray(heldout, np.int64)].mean())
+
+
+def _documents(tokens: Tokens, budget: int) -> list[NDArray[Any]]:
+    ids, ends = tokens.ids, np.asarray(tokens.documents, np.int64)
+    order: NDArray[Any] = np.arange(len(ends) - 1)
+    if tokens.num_tokens > budget:
+        order = rng(0, "entropies", tokens.num_tokens).permutation(order)
+        enough = int(np.searchsorted(np.cumsum(np.diff(ends)[order]), budget)) + 1
+        order = np.sort(order[:enough])
+    kept = [np.asarray(ids[ends[d] : ends[d + 1]]) for d in order]
+    room = np.maximum(0, budget - np.cumsum([0, *map(len, kept)])[:-1])
+    return [document[:most] for document, most in zip(kept, room, strict=True)]
+
+
+class Point(NamedTuple):
+    """One loss of one head: at which step, after how many tokens and bytes, nats."""
+
+    step: int
+    tokens: float
+    bytes: float
+    loss: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a run's metrics say of one head: its training and held-out losses, and where it was resumed."""
+
+    head: str
+    train: tuple[Point, ...]
+    heldout: tuple[Point, ...]
+    resumed: tuple[Point, ...]
+
+
+def curves(rows: Sequence[Row]) -> list[Curve]:
+    """The curves in ``metrics.jsonl``'s rows, the head that predicts tokens first.
+
+    A step that was done again after a crash counts as it was done last; a skipped step left no trace.
+    """
+    last: dict[tuple[int, bool], Row] = {}
+    for row in rows:
+        if "skipped" not in row and (row.get("losses") or row.get("loss") is not None):
+            held_out = row.get("split", "train") != "train"
+            last[int(row["step"]), held_out] = row
+    ordered = sorted(last.items(), key=lambda item: item[0])
+    heads = {head: None for _, row in ordered for head in _losses(row)}
+    ranked = sorted(heads, key=lambda h: TOKEN_HEADS.index(h) if h in TOKEN_HEADS else len(TOKEN_HEADS))
+    found = []
+    for head in ranked:
+        parts: dict[bool, list[Point]] = {False: [], True: []}
+        for (step, held_out), row in ordered:
+            loss = _losses(row).get(head)
+            if loss is not None and math.isfinite(loss):
+                place = (float(row.get("tokens") or 0), float(row.get("bytes") or 0))
+                parts[held_out].append(Point(step, *place, float(loss), int(row.get("attempt", 1))))
+        resumed = tuple(b for a, b in pairwise(parts[False]) if b.attempt > a.attempt)
+        found.append(Curve(head, tuple(parts[False]), tuple(parts[True]), resumed))
+    return found
+
+
+def _losses(row: Row) -> dict[str, float]:
+    return dict(row.get("losses") or {"loss": row["loss"]})
+
+
+class Crossing(NamedTuple):
+    """Where a curve first went below a counting model's line, between two of its points."""
+
+    name: str
+    step: float
+    tokens: float
+    bytes: float
+    loss: float
+
+
+def crossings(points: Sequence[Point], lines: Entropies) -> list[Crossing]:
+    """Where the held-out loss first passes each line, in the order in which they are passed."""
+    found = []
+    for name, level in lines.lines().items():
+        for a, b in pairwise(points):
+            if a.loss > level >= b.loss:
+                share = (a.loss - level) / (a.loss - b.loss)
+                step, tokens, read = (u + share * (v - u) for u, v in zip(a[:3], b[:3], strict=True))
+                found.append(Crossing(name, step, tokens, read, level))
+                break
+    return sorted(found, key=lambda c: c.step)
+
+
+def draw(
+    rows: Sequence[Row],
+    lines: Entropies | None,
+    *,
+    png: Path | None = None,
+    html: Path | None = None,
+    title: str = "",
+    language: str = "en",
+) -> None:
+    """Draw the loss curve of ``rows`` with ``lines`` beside it, as a picture and as a page of its own.
+
+    Rows without any loss draw nothing and write no file. ``language``: "en" or "zh"; the PNG falls back to
+    English where the machine has no Chinese font.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    from plume.drawing import plotting  # matplotlib is an extra
+    from plume.training import curve_figure
+
+    found = [curve for curve in curves(rows) if curve.train or curve.heldout]
+    if not found:
+        return
+    if png is not None:
+        figure = curve_figure.loss_figure(found, lines, title, plotting.drawable(language))
+        plotting.save_png(figure, png)
+    if html is not None:
+        html.write_text(curve_figure.loss_page(found, lines, title, language), encoding="utf-8")
