@@ -1,0 +1,35 @@
+"""The example files run and do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from tests.test_docs import DOCS, files
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_loop_by_hand_learns_in_both_languages(corpus: Path) -> None:
+    path = next(corpus.iterdir())
+    by_hand = load("by_hand")
+    assert by_hand.train(path, 30) < 0.95 * by_hand.train(path, 1)
+
+
+def test_the_lesson_and_its_file_are_the_same() -> None:
+    assert (EXAMPLES / "my_objective.py").read_text(encoding="utf-8") == files(DOCS / "lesson.md")[
+        "my_objective.py"
+    ]
+
+
+def test_every_example_is_tested_here() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"by_hand", "my_objective"}
