@@ -21,6 +21,8 @@ def load(name: str) -> ModuleType:
 
 def test_the_loop_by_hand_learns_in_both_languages(corpus: Path) -> None:
     path = next(corpus.iterdir())
+    short = [line[:40] for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("\n".join(short), encoding="utf-8")
     by_hand = load("by_hand")
     assert by_hand.train(path, 30) < 0.95 * by_hand.train(path, 1)
 
