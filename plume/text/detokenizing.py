@@ -81,9 +81,10 @@ class WordPieces:
         ):
             return True
         if piece in ("'", "’", "-", "/"):
-            return self._last[-1].isalnum() and len(self._last) > 0
-        joint = self._last in ("'", "’", "-", "/") and bool(self._before) and self._before[-1].isalnum()
-        return joint and piece[0].isalnum()
+            return self._last[-1].isalnum()
+        if self._last in ("'", "’", "-", "/"):  # don't, 3-4
+            return self._before[-1:].isalnum() and piece[0].isalnum()
+        return self._last in (".", ",", ":") and self._before[-1:].isdigit() and piece[0].isdigit()  # 3.14
 
     def finish(self) -> str:
         return ""

@@ -98,11 +98,12 @@ class Unigram:
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         inner = library.Tokenizer(library.models.Unigram())
-        # Chinese marks and newlines split too: without blanks a page would be one word.
+        # Chinese marks and newlines split too: without blanks a page would be one word. So do brackets, or
+        # the model would find the piece "[MASK]" in a user's text.
         inner.pre_tokenizer = library.pre_tokenizers.Sequence(
             [
                 library.pre_tokenizers.Metaspace(prepend_scheme="first"),
-                library.pre_tokenizers.Split(library.Regex(r"[\n，。！？；：、…“”（）《》]"), "isolated"),
+                library.pre_tokenizers.Split(library.Regex(r"[\n\[\]，。！？；：、…“”（）《》]"), "isolated"),
             ]
         )
         inner.decoder = library.decoders.Metaspace(prepend_scheme="first")

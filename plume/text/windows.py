@@ -10,7 +10,7 @@ import numpy as np
 
 from plume.text.marks import FLAGS
 from plume.text.marks import Grain as Grain
-from plume.text.store import Tokens
+from plume.text.tokens import Tokens
 from plume.vocabulary import Vocabulary
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]

@@ -1,0 +1,161 @@
+"""Tokens on disk, memory-mapped: what ``plume.text.store.build`` made and windows are cut from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plume.errors import UserError
+from plume.text.splits import SPLITS, Split
+
+if TYPE_CHECKING:
+    from plume.text.tokenizing import Tokenizer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORMAT = 1
+KINDS = ("ids", "marks", "documents")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The documents of one split, end to end, without separators.
+
+    ids [N] uint16 or uint32; marks uint8 [N] (``plume.text.marks``); documents int64 [D + 1], where each
+    document begins, and the end; num_bytes: UTF-8 bytes of the text; name: "train", "dev" or "test".
+    """
+
+    ids: Array
+    marks: Array
+    documents: Array
+    num_bytes: int
+    name: str = "train"
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.documents) - 1
+
+    @staticmethod
+    def of(tokenizer: Tokenizer, texts: Sequence[str], *, name: str = "train") -> Tokens:
+        """A few texts in memory, for pictures and tests."""
+        kept = [text for text in texts if text and not text.isspace()]
+        flat = tokenizer.encode_flat(kept)
+        ends = np.cumsum(flat.lengths)[flat.lengths > 0]
+        size = sum(len(text.encode("utf-8", "replace")) for text in kept)
+        return Tokens(flat.ids, flat.marks, np.concatenate([[0], ends]).astype(np.int64), size, name)
+
+
+class TokenStore:
+    """A finished store. ``fingerprint`` is the same for the same data, tokenizer and options, wherever it lies."""
+
+    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+        self.folder = folder
+        self.index = index  # index.json as it stands
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.index["fingerprint"])
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What is in it: documents, tokens and bytes a split, what was left out and why, the unknown share."""
+        card = self.index["card"]
+        assert isinstance(card, dict)
+        return card
+
+    @classmethod
+    def open(cls, folder: Path | str) -> TokenStore:
+        """Open a store, without reading its tokens.
+
+        Raises:
+            UserError: it is no store, not finished, or a file is shorter than it should be.
+        """
+        folder = Path(folder)
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if index["format"] != FORMAT:
+                raise UserError(
+                    f"{folder} has token store format {index['format']}, this version reads {FORMAT}: build it again"
+                )
+            for split in SPLITS:
+                for kind in KINDS:
+                    path, size = folder / f"{split}.{kind}.bin", int(index["splits"][split]["sizes"][kind])
+                    if path.stat().st_size != size:
+                        raise UserError(
+                            f"{path} is damaged: {path.stat().st_size} bytes instead of {size}. Delete {folder} "
+                            f"and run the command again to build it anew"
+                        )
+        except FileNotFoundError as error:
+            half = (
+                " (it is half built: run the command that builds it again)"
+                if journal_of(folder).exists()
+                else ""
+            )
+            raise UserError(
+                f"{folder} holds no token store{half}: {Path(error.filename).name} is missing"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder / 'index.json'} is damaged ({error}): delete {folder} and build it again"
+            ) from None
+        return cls(folder, index)
+
+    def split(self, name: Split) -> Tokens:
+        """The documents of "train", "dev" or "test", memory-mapped."""
+        entry = self.index["splits"][name]
+        dtypes = {"ids": self.index["dtype"], "marks": "uint8", "documents": "int64"}
+        arrays = {}
+        for kind, dtype in dtypes.items():
+            path = self.folder / f"{name}.{kind}.bin"
+            # numpy cannot map an empty file
+            empty = not entry["sizes"][kind]
+            arrays[kind] = (
+                np.zeros(0, dtype) if empty else np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r")
+            )
+        return Tokens(arrays["ids"], arrays["marks"], arrays["documents"], int(entry["bytes"]), name)
+
+    def verify(self) -> None:
+        """Read everything and compare it with what was written.
+
+        Raises:
+            UserError: a shard's SHA-256 differs.
+        """
+        for shard in self.index["shards"]:
+            if not shard_is_true(self.folder, shard):
+                raise UserError(
+                    f"{self.folder} is damaged: shard {shard['number']} differs from its SHA-256. Delete the folder "
+                    f"and run the command again to build it anew"
+                )
+
+
+def shard_is_true(folder: Path, marker: dict[str, Any]) -> bool:
+    """Whether the bytes that a marker speaks of are there and the same."""
+    for name, digest in marker["sha256"].items():
+        split, kind = name.split(".")
+        start, end = marker["start"][split][kind], marker["sizes"][split][kind]
+        sha = hashlib.sha256()
+        try:
+            with open(folder / f"{name}.bin", "rb") as file:
+                file.seek(start)
+                while start < end and (data := file.read(min(2**20, end - start))):
+                    sha.update(data)
+                    start += len(data)
+        except OSError:
+            return False
+        if start != end or sha.hexdigest() != digest:
+            return False
+    return True
+
+
+def journal_of(folder: Path) -> Path:
+    return folder / "journal.jsonl"
