@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from plume.text.marks import FLAGS
+from plume.errors import UserError
+from plume.seeding import key, rng
+from plume.text.cutting import Rows, Stream, fill, framed, pair_table, shuffled
 from plume.text.marks import Grain as Grain
 from plume.text.tokens import Tokens
+from plume.text.window import Window as Window
 from plume.vocabulary import Vocabulary
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """T tokens of text with the specials of their format.
-
-    ids int64 [T]; marks uint8 [T], the units that begin at a token (``marks.WORD`` ...); special bool [T],
-    true where a token was added by the window and is not text; token_type_ids int64 [T], 0 or 1; labels: what
-    the cutting itself knows, such as ``{"next_sentence": 0}``.
-    """
-
-    ids: Ints
-    marks: Bytes
-    special: Bools
-    token_type_ids: Ints
-    labels: Mapping[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def units(self, grain: Grain) -> Ints:
-        """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.
-
-        A special token is a group of its own; so is the rest of a word whose beginning was cut off.
-        """
-        if grain == "token":
-            return np.arange(len(self.ids))
-        begins = (self.marks & FLAGS[grain] != 0) | self.special
-        begins[1:] |= self.special[:-1]
-        begins[:1] = True
-        return np.cumsum(begins) - 1
 
 
 class Plan(Protocol):
@@ -97,14 +64,36 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class PackedStream:
-    """Documents one after the other, each closed by eos, cut every ``length`` tokens (spec 03 section 1.1)."""
+    """Documents one after the other, each closed by eos, cut every ``length`` tokens (spec 03 section 1.1).
+
+    The cuts begin at a random offset, drawn anew each epoch. A window of ``length + 1`` tokens (causal models
+    read one more, as the last label) shares that one token with the next window.
+    """
 
     length: int
     carries: ClassVar[bool] = False
 
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        stream, step = Stream(tokens, vocab.require("eos")), _step(self.length, length)
+        spare = stream.size - length
+        if spare < 0:
+            raise _too_short(tokens, stream.size, length)
+        offset = int(rng(seed, "offset", epoch).integers(0, min(step - 1, spare) + 1))
+        count = (stream.size - offset - length) // step + 1
+        return shuffled(count, seed, epoch, order_epoch, lambda n: stream.read(offset + n * step, length))
 
 
 @dataclass(frozen=True)
@@ -114,32 +103,133 @@ class Sequential:
     length: int
     carries: ClassVar[bool] = True
 
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        stream, step = Stream(tokens, vocab.require("eos")), _step(self.length, length)
+        shared = length - step  # 1 where the last token is only a label
+        spare = stream.size - shared - batch_size * step
+        if spare < 0:
+            raise _too_short(tokens, stream.size, batch_size * step + shared, rows=batch_size)
+        offset = int(rng(seed, "offset", epoch).integers(0, min(step - 1, spare) + 1))
+        row = (stream.size - offset - shared) // batch_size
+        return Rows(stream, batch_size, row // step, offset, row, step, length)
 
 
 @dataclass(frozen=True)
 class FullSentences:
-    """Whole sentences up to ``length`` tokens, [CLS] before and [SEP] after (spec 07 section 3)."""
+    """Whole sentences up to ``length`` tokens, [CLS] before and [SEP] after (spec 07 section 3).
+
+    Across documents a further [SEP] stands between them; with ``cross_documents=False`` a document's end ends
+    the window (RoBERTa's DOC-SENTENCES). A sentence that does not fit alone is cut. Nothing is lost.
+    """
 
     length: int
     cross_documents: bool = True
     carries: ClassVar[bool] = False
 
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        if length < 3:
+            raise UserError(
+                f"full sentences need windows.length of at least 3 ([CLS], a token, [SEP]), not {length}"
+            )
+        if not tokens.num_tokens:
+            raise _too_short(tokens, 0, 1)
+        cls, sep = vocab.require("cls"), vocab.require("sep")
+        cuts = fill(tokens, length - 2, self.cross_documents)
+
+        def window(number: int) -> Window:
+            first, end = int(cuts[number]), int(cuts[number + 1])
+            a, b = np.searchsorted(tokens.documents, (first, end - 1), "right").tolist()
+            inside = np.asarray(tokens.documents[a:b]) - first  # where a document begins after the first one
+            return framed(tokens, [(first, end)], cls, sep, {}, inside)
+
+        return shuffled(len(cuts) - 1, seed, epoch, order_epoch, window)
 
 
 @dataclass(frozen=True)
 class SegmentPairs:
-    """[CLS] A [SEP] B [SEP] with the next-sentence draw: 0 if B follows A, 1 if it is random (spec 06 section 4)."""
+    """[CLS] A [SEP] B [SEP] and whether B follows A: 0, or 1 where it is random (spec 06 section 4).
+
+    The draw is 50/50 among chunks of two sentences or more; a chunk of one sentence is followed by a random
+    one. ``short_share`` of the documents are filled to a shorter length.
+    """
 
     length: int
     short_share: float = 0.1
     carries: ClassVar[bool] = False
 
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        _positive(self.length)
+        if not 0 <= self.short_share <= 1:
+            raise UserError(f"short_share is a share between 0 and 1, not {self.short_share}")
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        if length < 5:
+            raise UserError(
+                f"segment pairs need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
+            )
+        if not tokens.num_tokens:
+            raise _too_short(tokens, 0, 2)
+        cls, sep = vocab.require("cls"), vocab.require("sep")
+        table = pair_table(tokens, length - 3, self.short_share, key(seed, "pairs", epoch))
+
+        def window(number: int) -> Window:
+            a, b, c, d, random = table[number].tolist()
+            return framed(tokens, [(a, b), (c, d)], cls, sep, {"next_sentence": random})
+
+        return shuffled(len(table), seed, epoch, order_epoch, window)
+
+
+def _step(length: int, read: int) -> int:
+    """How far windows of ``read`` tokens lie apart: the one token more of a causal model is the next one's first."""
+    return length if read == length + 1 else read
+
+
+def _positive(length: int) -> None:
+    if length < 1:
+        raise UserError(f"windows.length must be at least 1, not {length}")
+
+
+def _too_short(tokens: Tokens, have: int, need: int, *, rows: int = 1) -> UserError:
+    what = f"{rows} rows of one window need" if rows > 1 else "a window needs"
+    fewer = (
+        ", shorten windows.length or lower training.batch_size" if rows > 1 else " or shorten windows.length"
+    )
+    return UserError(
+        f"the {tokens.name} part of the text has {have} tokens, but {what} {need}: bring more text{fewer}"
+    )

@@ -1,0 +1,167 @@
+"""How windows are looked up in memory-mapped tokens, and in what order."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from plume.seeding import Permutation, key
+from plume.text.marks import SENTENCE
+from plume.text.pairs import Draws, pairs_of
+from plume.text.tokens import Tokens
+from plume.text.window import Bytes, Ints, Window
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    permutation: Permutation
+    window: Callable[[int], Window]
+
+    def __len__(self) -> int:
+        return len(self.permutation)
+
+    def __getitem__(self, index: int) -> Window:
+        return self.window(self.order(index))
+
+    def order(self, index: int) -> int:
+        return self.permutation[index]
+
+    def starts(self, index: int) -> bool:
+        return True
+
+
+def shuffled(
+    count: int, seed: int, epoch: int, order_epoch: int | None, window: Callable[[int], Window]
+) -> Shuffled:
+    number = epoch if order_epoch is None else order_epoch
+    return Shuffled(Permutation(count, key(seed, "order", number)), window)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The documents with eos after each, as one sequence that is never made: its tokens are looked up."""
+
+    tokens: Tokens
+    eos: int
+
+    @property
+    def size(self) -> int:
+        return self.tokens.num_tokens + self.tokens.num_documents
+
+    def document(self, place: int) -> int:
+        """The document that ``place`` lies in; its eos belongs to it."""
+        starts = self.tokens.documents
+        return bisect_right(range(len(starts) - 1), place, key=lambda d: int(starts[d]) + d) - 1
+
+    def read(self, first: int, length: int) -> Window:
+        before, last = self.document(first), self.document(first + length - 1)
+        ends = np.asarray(self.tokens.documents[before + 1 : last + 2]) + np.arange(before, last + 1) - first
+        special = np.zeros(length, bool)
+        special[ends[ends < length]] = True
+        text = slice(first - before, first - before + length - int(special.sum()))
+        ids = np.full(length, self.eos, np.int64)
+        ids[~special] = self.tokens.ids[text]
+        marks = np.zeros(length, np.uint8)
+        marks[~special] = self.tokens.marks[text]
+        return Window(ids, marks, special, np.zeros(length, np.int64))
+
+
+@dataclass(frozen=True)
+class Rows:
+    stream: Stream
+    batch_size: int
+    batches: int
+    offset: int
+    row: int  # tokens a row
+    step: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __getitem__(self, index: int) -> Window:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        batch, row = divmod(index, self.batch_size)
+        return self.stream.read(self.offset + row * self.row + batch * self.step, self.length)
+
+    def order(self, index: int) -> int:
+        return index
+
+    def starts(self, index: int) -> bool:
+        return index < self.batch_size
+
+
+def framed(
+    tokens: Tokens,
+    spans: Sequence[tuple[int, int]],
+    cls: int,
+    sep: int,
+    labels: Mapping[str, int],
+    inside: Ints | None = None,
+) -> Window:
+    """[CLS] span [SEP] (span [SEP]); a further [SEP] before the tokens ``inside`` the first span."""
+    ids: list[Ints] = [np.array([cls])]
+    marks: list[Bytes] = [np.zeros(1, np.uint8)]
+    for first, end in spans:
+        cuts = [] if inside is None else inside.tolist()
+        for a, b in zip([0, *cuts], [*cuts, end - first], strict=True):
+            ids += [tokens.ids[first + a : first + b], np.array([sep])]
+            marks += [tokens.marks[first + a : first + b], np.zeros(1, np.uint8)]
+    sizes = [len(part) for part in ids]
+    special = np.repeat(np.arange(len(ids)) % 2 == 0, sizes)
+    types = np.zeros(len(special), np.int64)
+    if len(spans) > 1:
+        types[sum(sizes[:3]) :] = 1
+    return Window(np.concatenate(ids).astype(np.int64), np.concatenate(marks), special, types, labels)
+
+
+def fill(tokens: Tokens, room: int, cross: bool) -> Ints:
+    """Where windows of whole sentences begin, and the end: int64 [W + 1]. Bounded memory beside the result."""
+    cuts = array("q", [0])
+    at, total = 0, tokens.num_tokens
+    block = max(2**22, 4 * room)
+    while at < total:
+        high = min(at + block, total)
+        ends = np.flatnonzero(np.asarray(tokens.marks[at:high]) & SENTENCE) + at
+        ends = np.append(ends[ends > at], high)
+        inner = np.asarray(
+            tokens.documents[slice(*np.searchsorted(tokens.documents, (at + 1, high)).tolist())]
+        )
+        # A window from a to e has e - a tokens and a separator for each document that begins inside.
+        size = ends + np.searchsorted(inner, ends, "left") * cross
+        while at < high and (high == total or at + room < high):
+            used = at + int(np.searchsorted(inner, at, "right")) * cross
+            number = int(np.searchsorted(size, used + room, "right")) - 1
+            end = int(ends[number]) if number >= 0 else at
+            if not cross:
+                later = int(np.searchsorted(inner, at, "right"))
+                end = min(end, int(inner[later])) if later < len(inner) else end
+            at = end if end > at else min(at + room, high)
+            cuts.append(at)
+    return np.frombuffer(cuts, np.int64)
+
+
+def pair_table(tokens: Tokens, room: int, short_share: float, number: int) -> Ints:
+    """All pairs of an epoch, int64 [P, 5]: first, end, first, end, random."""
+    starts = tokens.documents
+
+    @lru_cache(64)
+    def segments(document: int) -> list[int]:
+        first, end = int(starts[document]), int(starts[document + 1])
+        begins = np.flatnonzero(np.asarray(tokens.marks[first:end]) & SENTENCE) + first
+        return [first, *begins[begins > first].tolist(), end]
+
+    draw = Draws(number)
+    rows = array("q")
+    for document in range(tokens.num_documents):
+        for pair in pairs_of(
+            document, segments, tokens.num_documents, room=room, short_share=short_share, draw=draw
+        ):
+            rows.extend((*pair.first, *pair.second, pair.random))
+    return np.frombuffer(rows, np.int64).reshape(-1, 5)

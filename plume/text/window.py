@@ -1,0 +1,46 @@
+"""One window of text: what an example is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plume.text.marks import FLAGS, Grain
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """T tokens of text with the specials of their format.
+
+    ids int64 [T]; marks uint8 [T], the units that begin at a token (``marks.WORD`` ...); special bool [T],
+    true where a token was added by the window and is not text; token_type_ids int64 [T], 0 or 1; labels: what
+    the cutting itself knows, such as ``{"next_sentence": 0}``.
+    """
+
+    ids: Ints
+    marks: Bytes
+    special: Bools
+    token_type_ids: Ints
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def units(self, grain: Grain) -> Ints:
+        """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.
+
+        A special token is a group of its own; so is the rest of a word whose beginning was cut off.
+        """
+        if grain == "token":
+            return np.arange(len(self.ids))
+        begins = (self.marks & FLAGS[grain] != 0) | self.special
+        begins[1:] |= self.special[:-1]
+        begins[:1] = True
+        return np.cumsum(begins) - 1
