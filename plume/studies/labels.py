@@ -6,13 +6,15 @@ held-out set; its interval holds both sources of chance, the seeds and the size 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from plume.studies.overtaking import fonts, spread
+from plume.drawing.plotting import ACCENT, INK, MUTED, SECOND, THIRD, canvas, place_labels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,30 @@ class Cell:
         return Cell(examples, mean, max(0.0, mean - half), min(1.0, mean + half), n)
 
 
-COLORS = ("#8d8473", "#c98a1b", "#1f5fa8", "#3d8b5f")
+COLORS = (MUTED, SECOND, ACCENT, THIRD)
 
 
-def draw(
-    table: Mapping[str, Sequence[Cell]], *, chance: float, words: Mapping[str, str], png: Path | None = None
-) -> str:
-    """Accuracy over labels as SVG text. ``words``: title, x, y, chance, and a label for every method."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.fonttype": "none", "font.family": fonts()}):
-        figure = Figure(figsize=(10.5, 5.0), layout="constrained")
-        axes = figure.subplots()
+def figure(table: Mapping[str, Sequence[Cell]], chance: float, words: Mapping[str, str]) -> Figure:
+    """Accuracy over labels. ``words``: title, x, y, chance, and a label for every method of ``table``."""
+    with canvas(10.5, 5.0) as drawn:
+        axes = drawn.subplots()
+        drawn.subplots_adjust(left=0.065, right=0.72, top=0.89, bottom=0.12)
         axes.set_xscale("log")
         sizes = sorted({cell.examples for cells in table.values() for cell in cells})
         values = [v for cells in table.values() for c in cells for v in (c.low, c.high)]
         low, high = min(*values, chance) - 0.02, max(values) + 0.02
-        axes.axhline(chance, color="#b3aa98", linewidth=1, linestyle=(0, (5, 3)))
+        axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
         axes.annotate(
             words["chance"],
-            (sizes[0], chance),
-            (0, 3),
+            (sizes[-1] * 1.2, chance),
+            (4, 0),
             textcoords="offset points",
-            color="#6d6453",
-            fontsize=9,
+            color=MUTED,
+            va="center",
         )
-        last = {name: cells[-1] for name, cells in table.items()}
-        places = spread([c.accuracy for c in last.values()], 0.055 * (high - low))
+        places = place_labels(
+            [cells[-1].accuracy for cells in table.values()], 0.055 * (high - low), low, high
+        )
         for number, ((name, cells), place) in enumerate(zip(table.items(), places, strict=True)):
             color = COLORS[number % len(COLORS)]
             # Side by side, so that the intervals of one column can be told apart.
@@ -83,7 +81,6 @@ def draw(
                 (sizes[-1] * 1.35, place),
                 va="center",
                 color=color,
-                fontsize=10,
                 fontweight="bold",
                 annotation_clip=False,
                 arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "relpos": (0, 0.5)},
@@ -93,13 +90,8 @@ def draw(
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f} %")
-        axes.set_title(words["title"], loc="left", fontsize=13, pad=12)
+        axes.set_title(words["title"], loc="left", fontsize=13, pad=12, color=INK)
         axes.set_xlabel(words["x"])
         axes.set_ylabel(words["y"])
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#f0ece4")
-        if png is not None:
-            figure.savefig(png, dpi=130)
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg")
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+        axes.grid(axis="y")
+    return drawn
