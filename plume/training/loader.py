@@ -177,7 +177,7 @@ class Loader:
         microbatches = []
         for index in self.ranks.slice(number):
             mine = numbers[index * size : (index + 1) * size]
-            batch = self._collate(phase, mine)
+            batch = self.collate(phase, mine)
             dropped = len(mine) - (0 if batch is None else len(batch.sample_ids))
             counts: Mapping[str, Tensor] = {}
             if batch is not None:
@@ -186,7 +186,8 @@ class Loader:
             microbatches.append(MicroBatch(index, batch, {n: float(c) for n, c in counts.items()}, dropped))
         return Work(step, phase, number, microbatches)
 
-    def _collate(self, phase: Phase[Any], numbers: Sequence[int]) -> Batch | None:
+    def collate(self, phase: Phase[Any], numbers: Sequence[int]) -> Batch | None:
+        """The examples of some sample numbers as one batch on the CPU; None if every one was dropped."""
         examples, kept, starts = [], [], []
         for number in numbers:
             epoch, index = phase.epochs.locate(number - phase.base)

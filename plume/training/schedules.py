@@ -54,12 +54,12 @@ def learning_rate(training: Training, step: int) -> float:
 
     Warm-up counts from 1 here: a first step at rate 0 would read a batch for nothing.
     """
-    at = step + 1 if step < training.warmup_steps else step
+    at = step + 1 if step < training.warmup else step
     return training.lr * share(
         training.schedule,
         at,
         steps=training.steps,
-        warmup_steps=training.warmup_steps,
+        warmup_steps=training.warmup,
         decay_share=training.decay_share,
         floor=training.min_lr_share,
     )

@@ -6,17 +6,14 @@ section 4: ``batch_size`` is global and in sequences, ``microbatch_size`` is wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 from plume.models.pretrained import BackboneConfig
 from plume.objectives.base import Objective
+from plume.text.tokenizers import TokenizerConfig
 from plume.text.windows import Windows
-
-if TYPE_CHECKING:
-    from plume.text.tokenizers import Tokenizer
 
 Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -24,17 +21,11 @@ Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]
 
 
-class Tokenization(Protocol):
-    """A kind of tokenizer that can be trained: ``WordPiece(vocab_size=8000)`` and its sisters."""
-
-    def train(self, texts: Iterable[str]) -> Tokenizer: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How a model is trained; everything here is the same for every objective.
 
-    ``lr`` is the peak. ``min_lr_share`` is the floor of the decay as a share of it, ``decay_share`` the last
+    ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the floor of the decay as a share of it, ``decay_share`` the last
     part of the steps, in which wsd decays. ``microbatch_size=None`` finds what fits and records it in the run.
     ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
@@ -50,7 +41,7 @@ class Training:
     lr: float
     microbatch_size: int | None = None
     schedule: Schedule = "linear"
-    warmup_steps: int = 0
+    warmup_steps: int | None = None
     decay_share: float = 0.1
     min_lr_share: float = 0.0
     weight_decay: float = 0.01
@@ -86,15 +77,21 @@ class Training:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.warmup_steps < 0 or self.warmup_steps > self.steps:
+        if not 0 <= self.warmup <= self.steps:
             raise ValueError(
-                f"warmup_steps must lie between 0 and steps={self.steps}, got {self.warmup_steps}"
+                f"warmup_steps={self.warmup_steps} must lie between 0 and steps={self.steps}: set both, or "
+                f"warmup_steps=null for a twentieth of the steps"
             )
         for name in ("decay_share", "min_lr_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0 (none: null), got {self.clip_norm}")
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up: ``warmup_steps``, else a twentieth of all steps."""
+        return self.steps // 20 if self.warmup_steps is None else self.warmup_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +111,7 @@ class Pretraining:
     ``masking="static"`` draws each window's noise once and for all, "dynamic" anew every epoch.
     """
 
-    tokenizer: Tokenization
+    tokenizer: TokenizerConfig
     windows: Windows
     objective: Objective[Any]
     model: BackboneConfig

@@ -1,0 +1,185 @@
+"""``plume pretrain``: from a folder of text to a model of one's own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plume import config
+from plume.errors import UserError
+from plume.models.heads import Head
+from plume.models.pretrained import Backbone, PretrainedModel
+from plume.objectives.masked import MaskedLM
+from plume.text.readers import read
+from plume.text.splits import split_of
+from plume.text.store import Progress, build
+from plume.text.tokenizers import Tokenizer
+from plume.text.tokens import TokenStore
+from plume.training import session, stages
+from plume.training.checkpoints import Checkpoints
+from plume.training.folder import RunFolder
+from plume.training.session import Session, say
+from plume.training.settings import Pretraining
+from plume.training.starts import open_start, open_tokenizer
+from plume.vocabulary import Vocabulary
+
+
+def pretrain(
+    recipe: Pretraining,
+    *,
+    data: Sequence[Path],
+    out: Path,
+    tokenizer: Path | None = None,
+    start: Path | None = None,
+    text_column: str = "text",
+    accept_changes: bool = False,
+) -> Path:
+    """Train ``recipe`` on the training split of ``data`` into the run folder ``out``, or go on where it stopped.
+
+    The tokenizer is ``tokenizer``'s, else that of ``start``, else one trained on the same text. ``start`` is a run or
+    a Hugging Face folder whose backbone, and whatever heads fit, are the first weights. ``accept_changes``
+    resumes a run although code, versions or machine have changed, and records what did. A finished run says so.
+
+    Returns ``out``. Under ``torchrun`` every process calls this.
+
+    Raises:
+        UserError: anything the user can mend; the sentence says how.
+        SystemExit: a signal came; everything is saved.
+    """
+    recipe = config.checked(recipe)
+    with session.hold(out, recipe, "pretraining", accept_changes=accept_changes) as held:
+        if held.finished:
+            held.only_first(lambda: say(f"{out} is finished: {recipe.training.steps} steps are done"))
+            return out
+        held.only_first(lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column))
+        pieces = Tokenizer.load(held.folder.tokenizer)
+        store = TokenStore.open(held.folder.tokens)
+        vocab, tokens = pieces.vocabulary, store.split("train")
+        model = build_model(recipe, vocab)
+        parent = _start(held, model, start)
+        found = [recipe.windows, *(windows for _, windows, _, _ in stages.resolve(recipe))]
+        session.train(
+            held,
+            model,
+            stages.phases(recipe, tokens, vocab),
+            stages.held_out(recipe, store.split("dev"), vocab),
+            vocab,
+            length=max(windows.length for windows in found),
+            bytes_per_token=tokens.num_bytes / max(tokens.num_tokens, 1),
+            made_of={"data": store.fingerprint, "tokenizer": pieces.fingerprint},
+            parent=parent,
+        )
+        held.only_first(lambda: draw_curve(held.folder))
+    return out
+
+
+def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:
+    """A new model with the heads of the recipe's objective and of its stages'."""
+
+    def heads(backbone: Backbone) -> Mapping[str, Head]:
+        merged: dict[str, Head] = {}
+        for objective in stages.objectives(recipe):
+            merged = {**objective.heads(backbone, vocab), **merged}
+        return merged
+
+    return PretrainedModel.build(recipe.model, vocab, heads, seed=recipe.training.init_seed)
+
+
+def draw_curve(folder: RunFolder) -> None:
+    """The loss curve beside what counting models reach on the same text. A picture is no reason to fail a run."""
+    from plume.training import curves  # n-gram counts and matplotlib, which training itself needs not
+
+    store, vocab = TokenStore.open(folder.tokens), Tokenizer.load(folder.tokenizer).vocabulary
+    png, html = folder.curve
+    try:
+        lines = curves.entropies(store.split("train"), store.split("dev"), vocab)
+    except UserError as error:
+        say(f"no lines beside the curve: {error}")
+        lines = None
+    try:
+        curves.draw(list(_rows(folder)), lines, png=png, html=html, title=folder.path.name)
+    except UserError as error:
+        say(f"no curve was drawn: {error}")
+
+
+def _rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    from plume.training.meters import history
+
+    for split in ("train", "dev"):
+        yield from history(folder.metrics, split)
+
+
+def _prepare(
+    held: Session,
+    recipe: Pretraining,
+    data: Sequence[Path],
+    given: Path | None,
+    start: Path | None,
+    column: str,
+) -> None:
+    """Tokenizer and token store of the run. Bad data is refused before anything is written."""
+    folder = held.folder
+    chosen = given or start
+    pieces = open_tokenizer(chosen) if chosen is not None else None
+    if folder.tokenizer.is_dir():
+        own = Tokenizer.load(folder.tokenizer)
+        if pieces is not None and pieces.fingerprint != own.fingerprint:
+            raise UserError(
+                f"{folder.path} was begun with another tokenizer than {chosen}: "
+                f"name the same one, or choose another --out"
+            )
+        pieces = own
+    elif pieces is None:
+        say("training the tokenizer")
+        pieces = recipe.tokenizer.train(_training_texts(data, column))
+    session.begin(held)
+    if not folder.tokenizer.is_dir():
+        aside = folder.path / ".tokenizer"
+        shutil.rmtree(aside, ignore_errors=True)
+        pieces.save(aside)
+        aside.rename(folder.tokenizer)
+    words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
+    build(list(data), pieces, folder.tokens, text_column=column, segment_words=words, progress=_telling())
+
+
+def _training_texts(data: Sequence[Path], column: str) -> Iterator[str]:
+    texts = (document.text for document in read(list(data), text_column=column))
+    return (text for text in texts if split_of(text) == "train")
+
+
+def _telling(every: float = 10.0) -> Callable[[Progress], None]:
+    last = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            say(
+                f"tokenizing: {progress.share:.0%}, {progress.documents:,} documents, {progress.tokens:,} tokens"
+            )
+
+    return tell
+
+
+def _start(held: Session, model: PretrainedModel, start: Path | None) -> Mapping[str, Any] | None:
+    """Put the parent's weights into the model; what run.json is to say of it."""
+    recorded = held.known.get("parent")
+    if start is None:
+        if recorded is not None:
+            raise UserError(
+                f"{held.folder.path} was begun from {recorded['path']}: name it again, or choose another --out"
+            )
+        return None
+    same = recorded is not None and recorded.get("path") == str(start.resolve())
+    if recorded is not None and same and Checkpoints(held.folder.checkpoints, say=lambda _: None).newest():
+        return dict(
+            recorded
+        )  # its own checkpoints hold all that is needed, even if the parent went on or is gone
+    found = open_start(start)
+    left = model.start_from(found.state, str(start))
+    if held.ranks.first:
+        say(f"weights from {start}" + (f"; new: {', '.join(left)}" if left else ""))
+    return found.record
