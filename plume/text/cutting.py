@@ -16,6 +16,8 @@ from plume.text.pairs import Draws, pairs_of
 from plume.text.tokens import Tokens
 from plume.text.window import Bytes, Ints, Window
 
+_BLOCK = 2**22  # tokens looked at together when sentences are filled into windows
+
 
 @dataclass(frozen=True)
 class Shuffled:
@@ -125,7 +127,7 @@ def fill(tokens: Tokens, room: int, cross: bool) -> Ints:
     """Where windows of whole sentences begin, and the end: int64 [W + 1]. Bounded memory beside the result."""
     cuts = array("q", [0])
     at, total = 0, tokens.num_tokens
-    block = max(2**22, 4 * room)
+    block = max(_BLOCK, 4 * room)
     while at < total:
         high = min(at + block, total)
         ends = np.flatnonzero(np.asarray(tokens.marks[at:high]) & SENTENCE) + at

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -38,7 +39,7 @@ Kind = Literal["wordpiece", "bpe", "unigram", "characters"]
 # The library warns of every fork once it has used threads, unless the choice was made; a forked child has no
 # threads and must not wait for them.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
 FORMAT = 1
