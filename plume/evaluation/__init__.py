@@ -1,0 +1,1 @@
+"""How good a model is: likelihoods and perplexities, metrics with intervals, baselines, one report."""
