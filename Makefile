@@ -4,7 +4,7 @@
 #   make demo-zh    the same on Chinese text, with its report in Chinese
 #   make test       the tests of every change          make test-all   the longer proofs too
 #   make lint       ruff and mypy                      make format     let ruff format
-#   make docs       the documentation, into site/      make bench      the benchmarks, into benchmarks/README.md
+#   make docs       the documentation, into site/      make bench      the benchmarks, one after the other
 #   make lock       write requirements/*.txt again from pyproject.toml and constraints.txt
 #
 # Variables:  PYTHON=python3.12          which Python makes .venv (else the first of 3.11 to 3.14 that is found)
@@ -48,7 +48,7 @@ docs:
 
 bench:
 	$(SETUP) dev
-	$(PY) -m benchmarks
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11.7 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --overrides requirements/without-torch.txt -c constraints.txt \
