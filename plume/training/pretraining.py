@@ -52,7 +52,7 @@ def pretrain(
     recipe = config.checked(recipe)
     with session.hold(out, recipe, "pretraining", accept_changes=accept_changes) as held:
         if held.finished:
-            held.only_first(lambda: say(f"{out} is finished: {recipe.training.steps} steps are done"))
+            held.only_first(lambda: _finished(held))
             return out
         held.only_first(lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column))
         pieces = Tokenizer.load(held.folder.tokenizer)
@@ -72,8 +72,19 @@ def pretrain(
             made_of={"data": store.fingerprint, "tokenizer": pieces.fingerprint},
             parent=parent,
         )
-        held.only_first(lambda: draw_curve(held.folder))
+        held.only_first(lambda: _close(held))
     return out
+
+
+def _close(held: Session) -> None:
+    session.finish(held)
+    draw_curve(held.folder)
+
+
+def _finished(held: Session) -> None:
+    say(f"{held.folder.path} is finished: {held.recipe.training.steps} steps are done")
+    if not held.folder.curve[0].is_file():  # the run was killed after its last step
+        draw_curve(held.folder)
 
 
 def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:

@@ -42,7 +42,7 @@ class Saver:
         copies = {part: self._snapshot(part, tensors) for part, tensors in parts.items()}
         copied = None
         if any(t.is_cuda for tensors in parts.values() for t in tensors.values()):
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied = torch.cuda.Event()
             copied.record(torch.cuda.current_stream())
 
         def write() -> None:

@@ -140,8 +140,12 @@ def train(
         signal = trainer.signals.received
         trainer.say(f"stopped by {signal.name if signal else 'a signal'}; the same command goes on from here")
         raise SystemExit(128 + (signal or 0))
-    session.only_first(lambda: folder.write_run({**record, "finished": training.steps}))
     return trainer
+
+
+def finish(held: Session, **results: Any) -> None:
+    """Say in run.json that all is done. For the first rank alone."""
+    held.folder.write_run({**held.folder.read_run(), **results, "finished": held.recipe.training.steps})
 
 
 def _microbatch_size(
@@ -166,7 +170,7 @@ def _microbatch_size(
             if batch is not None:
                 with precision.autocast(numbers, session.device):
                     losses = phase.objective.losses(model, batch.to(session.device))
-                torch.stack([loss.total for loss in losses.heads.values()]).sum().backward()  # type: ignore[no-untyped-call]
+                torch.stack([loss.total for loss in losses.heads.values()]).sum().backward()
         model.zero_grad(set_to_none=True)
 
     smallest = min(phase.batch_size for phase in phases)

@@ -25,8 +25,9 @@ Masking = Literal["static", "dynamic"]
 class Training:
     """How a model is trained; everything here is the same for every objective.
 
-    ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the floor of the decay as a share of it, ``decay_share`` the last
-    part of the steps, in which wsd decays. ``microbatch_size=None`` finds what fits and records it in the run.
+    ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the
+    floor of the decay as a share of it, ``decay_share`` the last part of the steps, in which wsd decays.
+    ``microbatch_size=None`` finds what fits and records it in the run.
     ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
     plain all-reduce. ``spike_sigma`` is how far above its recent mean a loss must lie for its step to be
@@ -130,7 +131,8 @@ class Pretraining:
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """A pretrained model made to do a task. ``mode="frozen"`` trains the new head alone.
+    """A pretrained model made to do a task. ``mode``: "full", "frozen" (the new head alone) or "scratch" (the
+    same network from random weights, to know what pretraining was worth).
 
     ``examples`` keeps that many labelled texts, spread evenly over the labels and drawn by
     ``training.data_seed`` (None: all). ``early``: the checkpoint that does best on dev is the result.
@@ -139,6 +141,6 @@ class Adaptation:
     objective: Objective[Any]
     model: BackboneConfig
     training: Training
-    mode: Literal["full", "frozen"] = "full"
+    mode: Literal["full", "frozen", "scratch"] = "full"
     examples: int | None = None
     early: bool = True

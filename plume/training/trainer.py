@@ -269,7 +269,7 @@ class Trainer:
             losses = work.phase.objective.losses(self.model, batch)
         fault("forward")
         shares = [losses.heads[name].total * (factor * self.scale.value) for name, factor in factors.items()]
-        torch.stack(shares).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(shares).sum().backward()
         fault("backward")
         if work.phase.carries and losses.memory is not None:
             memories[m.index] = carried.detach(losses.memory)
@@ -447,7 +447,8 @@ class Trainer:
             elif self.checkpoints.newest() is not None:
                 raise UserError(
                     f"{self.folder.path} cannot grow to {self.training.steps} steps: none of its checkpoints was made "
-                    f"at the learning rates which those ask for (its decay had begun); choose another --out"
+                    f"at the learning rates that those ask for, because its decay had begun or its warm-up is a "
+                    f"share of the steps (set training.warmup_steps); choose another --out"
                 )
         step = self.ranks.agree(-1 if found is None else found.step)
         if step < 0:
