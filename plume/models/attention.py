@@ -1,39 +1,53 @@
-"""Attention by ranks: one function, several kernels, one meaning (spec 05 section 1, DESIGN section 2).
+"""Attention by ranks: one meaning, several kernels (spec 05 section 1, DESIGN section 2).
 
-Shapes: R rows, H heads, Tq and Tk slots that see and are seen, d = d_head.
+Which kernel serves is chosen once a stack, from shape, ``Slots.layout`` and device:
+
+- CPU, self-attention: tiles (``plume.models.tiles``), which also split packed rows by document;
+- CUDA, whole rows, bidirectional or causal: SDPA without a mask; other ranks: FlexAttention with block masks,
+  or SDPA with a mask where weights are dropped, which FlexAttention cannot do;
+- everything else (cross-attention, memory, biases on the scores): plain matmul and softmax, or SDPA with a
+  mask for long keys.
+
+R rows, H heads, Q slots that see, K slots that are seen, d = d_head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from plume.models.dropout import dropout
+from plume.models.tiles import HIDDEN, Tiling, attend_tiles, cut
 from plume.slots import NEVER, Slots
 
-Kernel = Literal["plain", "sdpa"]
+Kernel = Literal["tiles", "plain", "sdpa", "flex"]
+LONG = 512  # keys from which CPU flash attention beats matmul and softmax (speed.md section 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
     """Who sees whom in one stack, prepared once and used by every layer.
 
-    mask: bool [R or 1, 1, Tq, Tk], true where seen; ``None``: everything is seen, or everything before where
-    ``causal``. empty: bool [R, 1, Tq, 1], true in rows that see nothing; ``None``: there are none.
+    causal: everything before is seen. mask: bool [R, 1, Q, K], true where seen. Neither: everything is seen.
+    empty: bool [R, 1, Q, 1], true in rows that see nothing; ``None``: there are none.
     """
 
     kernel: Kernel
     causal: bool = False
     mask: Tensor | None = None
     empty: Tensor | None = None
+    tiling: Tiling | None = None
+    blocks: BlockMask | None = None
 
 
 def seen(queries: Slots[Tensor], keys: Slots[Tensor], *, cross: bool = False) -> Tensor:
-    """bool [R, Tq, Tk]: the rule of ``Slots``; across stacks only the document and being visible at all count."""
+    """bool [R, Q, K]: the rule of ``Slots``. Across stacks a slot sees all of its document that is ever visible."""
     same = queries.document_ids[:, :, None] == keys.document_ids[:, None, :]
     if cross:
         return same & (keys.visible_at != NEVER)[:, None, :]
@@ -41,15 +55,55 @@ def seen(queries: Slots[Tensor], keys: Slots[Tensor], *, cross: bool = False) ->
 
 
 def look(
-    queries: Slots[Tensor], keys: Slots[Tensor], *, cross: bool = False, kernel: Kernel | None = None
+    queries: Slots[Tensor],
+    keys: Slots[Tensor],
+    *,
+    num_heads: int,
+    cross: bool = False,
+    merged: bool = False,
+    rate: float = 0.0,
+    kernel: Kernel | None = None,
 ) -> Sight:
-    """Choose the kernel for a stack and prepare what it needs."""
-    chosen = kernel or ("sdpa" if len(keys) > 512 else "plain")
-    layout = queries.layout
-    if queries is keys and layout is not None and layout.single and layout.pattern != "ranked":
-        return Sight(chosen, causal=layout.pattern == "causal")
+    """Choose the kernel for a stack and prepare what it needs.
+
+    ``merged``: the layers will call ``attend_merged``. ``rate``: the dropout on the weights. ``kernel`` overrides
+    the choice, for tests and benchmarks.
+    """
+    layout = queries.layout if queries is keys else None
+    whole = layout is not None and layout.single and layout.pattern != "ranked"
+    causal = whole and layout is not None and layout.pattern == "causal"
+    device = queries.input_ids.device
+    if kernel is None:
+        kernel = _choose(device.type, len(keys), merged, whole, rate)
+    if kernel == "tiles":
+        return Sight(kernel, tiling=cut(queries, num_heads))
+    if whole:
+        return Sight(kernel, causal=causal)
+    if kernel == "flex":
+        return Sight(kernel, blocks=_blocks(queries, keys, cross))
     mask = seen(queries, keys, cross=cross)[:, None]
-    return Sight(chosen, mask=mask, empty=~mask.any(-1, keepdim=True))
+    if device.type == "cpu" and bool(mask.all()):  # a decoding step: asking is cheaper than masking
+        return Sight(kernel)
+    return Sight(kernel, mask=mask, empty=~mask.any(-1, keepdim=True))
+
+
+def _choose(device: str, length: int, merged: bool, whole: bool, rate: float) -> Kernel:
+    if device == "cpu":
+        return "tiles" if merged else "sdpa" if length > LONG and not rate else "plain"
+    if not whole and not rate and length >= 128:
+        return "flex"
+    return "sdpa"
+
+
+def attend_merged(qkv: Tensor, sight: Sight, *, scale: float, rate: float = 0.0) -> Tensor:
+    """Self-attention on what one matmul made, [R, L, 3, H, d] -> [R, L, H, d].
+
+    ``rate``: dropout on the weights; 0 when not training.
+    """
+    if sight.tiling is not None:
+        return attend_tiles(qkv, sight.tiling, scale=scale, rate=rate)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attend(q, k, v, sight, scale=scale, rate=rate).transpose(1, 2)
 
 
 def attend(
@@ -58,24 +112,49 @@ def attend(
     v: Tensor,
     sight: Sight,
     *,
+    scale: float,
     bias: Tensor | None = None,
     rate: float = 0.0,
-    training: bool = False,
-    scale: float | None = None,
 ) -> Tensor:
-    """[R, H, Tq, d], [R, H, Tk, d] twice -> [R, H, Tq, d]; a slot that sees nothing gets 0."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    mask = sight.mask
-    if sight.causal and mask is None:
-        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+    """[R, H, Q, d], [R, H, K, d] twice -> [R, H, Q, d]; a slot that sees nothing gets 0, forward and backward.
+
+    bias: [R or 1, H or 1, Q, K], added to the scores; it takes the plain path.
+    """
+    if sight.blocks is not None:
+        flex: Any = flex_attention if q.device.type == "cpu" else _compiled_flex()
+        mixed: Tensor = flex(q, k, v, block_mask=sight.blocks, scale=scale)
+        return mixed
+    if sight.kernel == "sdpa" and bias is None:
+        # A row that sees nothing may see all instead, so that no kernel meets an empty softmax; then it is zeroed.
+        mask = sight.mask if sight.mask is None or sight.empty is None else sight.mask | sight.empty
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=sight.causal and mask is None, scale=scale
+        )
+        return out if sight.empty is None else out.masked_fill(sight.empty, 0)
     scores = (q * scale) @ k.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias
+    scores = scores if bias is None else scores + bias
+    mask = sight.mask
+    if sight.causal:
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = F.softmax(scores, -1, dtype=torch.float32 if scores.dtype == torch.bfloat16 else None).to(
-        v.dtype
-    )
-    if sight.empty is not None:
-        weights = weights.masked_fill(sight.empty, 0)
-    return dropout(weights, rate, training) @ v
+        scores = scores.masked_fill(~mask, HIDDEN)
+    weights = F.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
+    weights = weights if sight.empty is None else weights.masked_fill(sight.empty, 0)
+    return dropout(weights, rate, True) @ v
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention)
+
+
+def _blocks(queries: Slots[Tensor], keys: Slots[Tensor], cross: bool) -> BlockMask:
+    def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        same = queries.document_ids[row, q] == keys.document_ids[row, k]
+        if cross:
+            return same & (keys.visible_at[row, k] != NEVER)
+        return same & (keys.visible_at[row, k] <= queries.sees_until[row, q])
+
+    rows, length = queries.input_ids.shape
+    device = str(queries.input_ids.device)
+    return create_block_mask(sees, rows, None, length, len(keys), device=device)

@@ -5,13 +5,14 @@ N labelled slots, D = d_model, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.activations import activate
 from plume.models.dropout import dropout as random_dropout
 from plume.slots import Loss
 
@@ -56,14 +57,6 @@ class Head(nn.Module):
         return torch.tensor(float(len(labels)), device=labels.device)
 
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-}
-
-
 class TokenHead(Head):
     """Which token belongs here: h E^T, E the backbone's own token table (spec 06 section 3, spec 14 section 2).
 
@@ -73,7 +66,7 @@ class TokenHead(Head):
     def __init__(self, backbone: Backbone, *, transform: bool = False, bias: bool = False) -> None:
         super().__init__()
         self._table = (backbone.embedding,)  # in a tuple, so that it is not a second copy in the state
-        self.act = ACTIVATIONS[backbone.activation]
+        self.activation = backbone.activation
         d = backbone.d_model
         self.dense = nn.Linear(d, d) if transform else None
         self.norm = nn.LayerNorm(d, backbone.norm_eps) if transform else None
@@ -88,7 +81,7 @@ class TokenHead(Head):
         """What the table is compared with, [..., D]."""
         if self.dense is None or self.norm is None:
             return hidden
-        states: Tensor = self.norm(self.act(self.dense(hidden)))
+        states: Tensor = self.norm(activate(self.dense(hidden), self.activation))
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plume.errors import UserError
+from plume.models.activations import Activation
 from plume.models.embedding import Embedding, Linear
 from plume.models.heads import Head, PooledHead, Reads
 from plume.models.positions import Positions
@@ -58,7 +59,7 @@ class Backbone(Protocol):
     """Transformer, Recurrent, ...: slots in, hidden states out."""
 
     d_model: int
-    activation: str
+    activation: Activation
     norm_eps: float
     init_std: float
     packs: bool  # whether several examples may share a row

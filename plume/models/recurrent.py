@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from plume.models.activations import Activation
 from plume.models.dropout import dropout
 from plume.models.embedding import Embedding
 from plume.models.pretrained import Hidden
@@ -51,7 +52,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.d_model = config.d_model
-        self.activation = "relu"
+        self.activation: Activation = "relu"
         self.norm_eps = 1e-5
         self.init_std = config.init_std
         self.activation_checkpointing = False

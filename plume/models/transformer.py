@@ -6,19 +6,21 @@ Shapes: R rows, L slots, D = d_model, H heads, d = D / H.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from plume.models.attention import Sight, attend, look
-from plume.models.dropout import dropout
+from plume.models.activations import Activation, activate
+from plume.models.attention import Sight, attend, attend_merged, look
+from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
-from plume.models.heads import ACTIVATIONS, Activation
-from plume.models.positions import Kind, Positions, Relate
+from plume.models.memory import Growing, follow
+from plume.models.positions import Kind, Positions
 from plume.models.pretrained import Hidden
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
@@ -66,6 +68,8 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
+    """Embeddings, a stack, and a second one with cross-attention where ``num_decoder_layers`` > 0."""
+
     packs = True
 
     def __init__(self, config: TransformerConfig, vocab: Vocabulary) -> None:
@@ -94,52 +98,59 @@ class Transformer(nn.Module):
         memory: Memory | None = None,
         use_memory: bool = False,
     ) -> Hidden:
-        """Hidden states of ``inputs``, and of ``decoder_inputs`` where the model has two stacks.
+        """Hidden states of ``inputs``, or with two stacks of ``decoder_inputs``, which attend to ``inputs``.
 
-        ``memory`` holds the keys and values of earlier slots, which stay visible by their ranks; ``use_memory``
-        asks for the new one.
+        ``memory`` holds the keys and values of earlier slots of the last stack, which stay visible by their
+        ranks; ``use_memory`` asks for the next one. With two stacks a memory also holds what the encoder said, so
+        that ``inputs`` are not encoded again; they must be those of the first call.
 
         Raises:
-            ValueError: one stack was given two inputs or the reverse, or a position lies beyond ``max_positions``.
+            ValueError: one stack was given two inputs or two stacks one, or a position lies beyond
+                ``max_positions``.
         """
         if (decoder_inputs is None) != (self.decoder is None):
-            raise ValueError(
-                "decoder inputs are for a model with num_decoder_layers > 0, and such a model needs them"
-            )
-        if self.decoder is not None and (memory is not None or use_memory):
-            raise NotImplementedError("memory of two stacks")
-        past = None if memory is None else memory
-        states, layers = self.stack(
-            self.embed(inputs), inputs, past, use_memory, self.activation_checkpointing
-        )
+            stacks = "one stack: it takes no" if self.decoder is None else "two stacks: it needs"
+            raise ValueError(f"this model has {stacks} decoder inputs")
+        checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         if self.decoder is None or decoder_inputs is None:
-            return Hidden(states[-1], layers=states, memory=layers)
-        encoded = states[-1]
-        states, _ = self.decoder(
-            self.embed(decoder_inputs),
-            decoder_inputs,
-            None,
-            False,
-            self.activation_checkpointing,
-            inputs,
-            encoded,
+            states, kept = self.stack(self.embed(inputs), inputs, memory, use_memory, checkpointing)
+            return Hidden(states[-1], layers=states, memory=kept)
+        encoded = None
+        if memory is None:
+            encoded = self.stack(self.embed(inputs), inputs, None, False, checkpointing)[0][-1]
+        states, kept = self.decoder(
+            self.embed(decoder_inputs), decoder_inputs, memory, use_memory, checkpointing, inputs, encoded
         )
-        return Hidden(states[-1], encoder=encoded, layers=states)
+        return Hidden(states[-1], encoder=encoded, layers=states, memory=kept)
 
     def embed(self, slots: Slots[Tensor]) -> Tensor:
+        """[R, L] -> [R, L, D]: tokens, segments and positions summed, normalised where the family does, dropped."""
         c = self.config
+        # On a GPU this would wait for it; there the loader's window length is the guard.
+        if (
+            slots.position_ids.device.type == "cpu"
+            and (last := int(slots.position_ids.max())) >= c.max_positions
+        ):
+            raise ValueError(f"position {last} lies beyond the model's max_positions {c.max_positions}")
         x = self.embedding(slots)
         if c.scale_embedding:
             x = x * math.sqrt(c.d_model)
         x = x + self.positions.embed(slots.position_ids)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if c.norm_order == "post" and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # Post-norm states are normalised at every step, so they may flow in the precision of the matmuls;
+            # a pre-norm stream grows with depth and stays in fp32.
+            x = x.to(torch.get_autocast_dtype("cpu"))
         return dropout(x, c.dropout if c.embedding_dropout is None else c.embedding_dropout, self.training)
 
 
 class Stack(nn.Module):
+    """Layers, and after the last one of a pre-norm stack one more norm."""
+
     def __init__(self, config: TransformerConfig, num_layers: int, *, cross: bool) -> None:
         super().__init__()
+        self.config = config
         self.layers = nn.ModuleList(Layer(config, i, num_layers, cross=cross) for i in range(num_layers))
         self.norm = nn.LayerNorm(config.d_model, config.norm_eps) if config.norm_order == "pre" else None
 
@@ -153,39 +164,53 @@ class Stack(nn.Module):
         encoder_slots: Slots[Tensor] | None = None,
         encoded: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], Memory | None]:
-        keys = slots
-        if memory is not None and memory.slots is not None:
-            keys = _follow(memory.slots, slots)
-        sight = look(slots, keys)
-        cross_sight = None if encoder_slots is None else look(slots, encoder_slots, cross=True)
-        states, caches = [x], []
-        for i, layer in enumerate(self.layers):
-            past = None if memory is None else memory.layers[i]
-            run: Callable[..., tuple[Tensor, Tensor]] = layer
-            if checkpointing and torch.is_grad_enabled():
-                x, cache = checkpoint(run, x, sight, past, encoded, cross_sight, use_reentrant=False)
-            else:
-                x, cache = run(x, sight, past, encoded, cross_sight)
+        """x [R, L, D] -> the states before, between and after the layers, and the next memory if asked for."""
+        count, heads = len(self.layers), self.config.num_heads
+        rate = self.config.attention_dropout if self.training else 0.0
+        past = None if memory is None else memory.slots
+        keys = slots if past is None else follow(past, slots)
+        growing = None
+        if memory is not None or use_memory:
+            held = 0 if past is None else len(past)
+            growing = Growing(() if memory is None else memory.layers, held, len(slots))
+        sight = look(slots, keys, num_heads=heads, merged=past is None, rate=rate)
+        across: Sight | None = None
+        answers: list[Tensor] = []
+        if encoder_slots is not None:
+            across = look(slots, encoder_slots, num_heads=heads, cross=True, rate=rate)
+            if memory is not None:
+                answers = list(memory.layers[count:])
+        states = [x]
+        for i, layer in enumerate(cast(Sequence[Layer], self.layers)):
+            if across is not None and memory is None and encoded is not None:
+                answers.append(layer.answers(encoded))
+            asked = None if across is None else answers[i]
+            memorise = None if growing is None else partial(growing.extend, i)
+            inputs = (x, sight, past is not None, memorise, across, asked)
+            x = checkpoint(layer, *inputs, use_reentrant=False) if checkpointing else layer(*inputs)
             states.append(x)
-            caches.append(cache)
         if self.norm is not None:
             states[-1] = self.norm(x)
-        kept = Memory(replace(keys, layout=None), tuple(caches)) if use_memory else None
+        kept = growing.memory(keys, tuple(answers)) if growing is not None and use_memory else None
         return tuple(states), kept
 
 
 class Layer(nn.Module):
+    """Self-attention, cross-attention in a second stack, feed-forward; each added to what it read."""
+
     def __init__(self, config: TransformerConfig, index: int, num_layers: int, *, cross: bool) -> None:
         super().__init__()
         d, self.config = config.d_model, config
-        # GPT-2: as many residual sums as 2 * num_layers would make the stream grow without this (spec 14 section 2.1).
+        # GPT-2: 2 * num_layers sums would make a pre-norm stream grow without this (spec 14 section 2.1).
         residual = (2 * num_layers) ** -0.5 if config.norm_order == "pre" else 1.0
-        self.scale = (d // config.num_heads) ** -0.5 / ((index + 1) if config.scale_by_layer else 1)
+        self.scale = (d // config.num_heads) ** -0.5
+        if config.scale_by_layer:
+            self.scale /= index + 1
         self.attention_norm = nn.LayerNorm(d, config.norm_eps)
         self.qkv = Linear(d, 3 * d)
         self.attention_out = Linear(d, d, init_scale=residual)
+        self.cross_norm = nn.LayerNorm(d, config.norm_eps) if cross else None
         if cross:
-            self.cross_norm = nn.LayerNorm(d, config.norm_eps)
             self.cross_q = Linear(d, d)
             self.cross_kv = Linear(d, 2 * d)
             self.cross_out = Linear(d, d, init_scale=residual)
@@ -197,46 +222,52 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         sight: Sight,
-        past: Tensor | None,
-        encoded: Tensor | None,
-        cross_sight: Sight | None,
-        relate: Relate | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        c, pre = self.config, self.config.norm_order == "pre"
-
-        def heads(t: Tensor, parts: int) -> tuple[Tensor, ...]:
-            return t.view(*t.shape[:-1], parts, c.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-
-        def mix(q: Tensor, k: Tensor, v: Tensor, who: Sight) -> Tensor:
-            mixed = attend(q, k, v, who, rate=c.attention_dropout, training=self.training, scale=self.scale)
-            return mixed.transpose(1, 2).flatten(2)
-
-        q, k, v = heads(self.qkv(self.attention_norm(x) if pre else x), 3)
-        if past is not None:
-            k, v = torch.cat([past[:, 0], k], 2), torch.cat([past[:, 1], v], 2)
-        x = x + dropout(self.attention_out(mix(q, k, v, sight)), c.dropout, self.training)
+        remembers: bool,
+        memorise: Callable[[Tensor], Tensor] | None,
+        across: Sight | None,
+        answers: Tensor | None,
+    ) -> Tensor:
+        """[R, L, D] -> [R, L, D]. ``remembers``: ``memorise`` gives the past's keys and values before our own."""
+        pre = self.config.norm_order == "pre"
+        y = self._attend(self.attention_norm(x) if pre else x, sight, remembers, memorise)
+        x = self._add(x, self.attention_out(y))
         x = x if pre else self.attention_norm(x)
-        if cross_sight is not None and encoded is not None:
-            (q,) = heads(self.cross_q(self.cross_norm(x) if pre else x), 1)
-            ek, ev = heads(self.cross_kv(encoded), 2)
-            x = x + dropout(self.cross_out(mix(q, ek, ev, cross_sight)), c.dropout, self.training)
+        if across is not None and answers is not None and self.cross_norm is not None:
+            y = self._ask(self.cross_norm(x) if pre else x, across, answers)
+            x = self._add(x, self.cross_out(y))
             x = x if pre else self.cross_norm(x)
-        h = ACTIVATIONS[c.activation](self.up(self.up_norm(x) if pre else x))
-        x = x + dropout(self.down(h), c.dropout, self.training)
-        return x if pre else self.up_norm(x), torch.stack([k, v], 1)
+        y = self.down(activate(self.up(self.up_norm(x) if pre else x), self.config.activation))
+        x = self._add(x, y)
+        return x if pre else self.up_norm(x)
 
+    def answers(self, encoded: Tensor) -> Tensor:
+        """What cross-attention finds in the first stack's states: keys and values, [R, H, 2, L, d]."""
+        kv: Tensor = self.cross_kv(encoded)
+        return kv.view(*kv.shape[:2], 2, self.config.num_heads, -1).permute(0, 3, 2, 1, 4)
 
-def _follow(past: Slots[Tensor], new: Slots[Tensor]) -> Slots[Tensor]:
-    names = (
-        "input_ids",
-        "position_ids",
-        "token_type_ids",
-        "visible_at",
-        "sees_until",
-        "document_ids",
-        "example_ids",
-    )
-    return replace(
-        new, layout=None, labels={}, given={}, features=None,
-        **{n: torch.cat([getattr(past, n), getattr(new, n)], 1) for n in names},
-    )  # fmt: skip
+    def _attend(
+        self, x: Tensor, sight: Sight, remembers: bool, memorise: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        qkv: Tensor = self.qkv(x)
+        qkv = qkv.view(*qkv.shape[:2], 3, self.config.num_heads, -1)
+        rate = self.config.attention_dropout if self.training else 0.0
+        if memorise is not None:
+            kv = memorise(qkv[:, :, 1:].permute(0, 3, 2, 1, 4))
+            if remembers:
+                q = qkv[:, :, 0].transpose(1, 2)
+                mixed = attend(q, kv[:, :, 0], kv[:, :, 1], sight, scale=self.scale, rate=rate)
+                return mixed.transpose(1, 2).flatten(2)
+        return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
+
+    def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
+        q: Tensor = self.cross_q(x)
+        q = q.view(*q.shape[:2], self.config.num_heads, -1).transpose(1, 2)
+        rate = self.config.attention_dropout if self.training else 0.0
+        return (
+            attend(q, answers[:, :, 0], answers[:, :, 1], across, scale=self.scale, rate=rate)
+            .transpose(1, 2)
+            .flatten(2)
+        )
+
+    def _add(self, residual: Tensor, x: Tensor) -> Tensor:
+        return add_dropped(residual, x, self.config.dropout, self.training)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plume.errors import UserError
-from plume.models.heads import Activation
+from plume.models.activations import Activation
 from plume.models.interop.folder import (
     Imported,
     Rule,

@@ -1,0 +1,213 @@
+"""Self-attention on a CPU, tile by tile, so that scores never leave the cache.
+
+A batch is cut into tiles that need nothing of one another: a group of rows, a run of packed documents, a
+block of queries with the keys it can see. Each goes through scores, softmax, dropout and values before the
+next one starts, and reads and writes the layer's [R, L, 3, H, d] where it lies. On packed rows, and under a
+causal mask, leaving out what nobody sees is most of the gain (speed.md section 3).
+
+R rows, L slots, H heads, d = d_head; a tile has G rows, Q queries, K keys and N = G H matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from plume.models.dropout import gain, kept, random_bytes
+from plume.slots import Layout, Slots
+
+SCORES = 2**19  # scores in one tile, about: what caches hold
+QUERIES = 128  # at most so many queries a tile where rows are longer
+RUN = 128  # shorter documents share a tile until they are as long together
+HIDDEN = torch.finfo(torch.bfloat16).min  # finite in every dtype that is computed with here
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A group of equal rows with a range of queries and one of keys.
+
+    causal: only what comes before is seen. last: no later tile has its keys. hidden: float [G, 1, Q, K], 0 where
+    seen, hugely negative elsewhere; ``None`` where nothing else is hidden. sighted: float [G, 1, Q, 1], 0 where a
+    query sees nothing, else 1; ``None``: all see something.
+    """
+
+    rows: slice
+    queries: slice
+    keys: slice
+    causal: bool
+    last: bool
+    hidden: Tensor | None = None
+    sighted: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The tiles of a batch. covered: no slot lies outside them; those that do are padding and get 0."""
+
+    tiles: tuple[Tile, ...]
+    covered: bool
+
+
+def cut(slots: Slots[Tensor], num_heads: int) -> Tiling:
+    """The tiles of rows [R, L], from the layout where there is one and from the ranks inside each tile."""
+    rows = _spans(slots.layout, slots.input_ids.shape)
+    causal = slots.layout is not None and slots.layout.pattern == "causal"
+    tiles = []
+    for group, spans in _groups(rows, num_heads):
+        for start, stop, plain in spans:
+            step = stop - start if stop - start <= 2 * QUERIES else QUERIES
+            for first in range(start, stop, step):
+                queries = slice(first, min(first + step, stop))
+                keys = slice(start, queries.stop if plain and causal else stop)
+                hidden, sighted = (None, None) if plain else _mask(slots, group, queries, keys)
+                tiles.append(
+                    Tile(group, queries, keys, plain and causal, queries.stop == stop, hidden, sighted)
+                )
+    covered = all(sum(stop - start for start, stop, _ in spans) == len(slots) for spans in rows)
+    return Tiling(tuple(tiles), covered)
+
+
+def _mask(
+    slots: Slots[Tensor], rows: slice, queries: slice, keys: slice
+) -> tuple[Tensor | None, Tensor | None]:
+    visible = slots.visible_at[rows, None, keys] <= slots.sees_until[rows, queries, None]
+    visible &= slots.document_ids[rows, None, keys] == slots.document_ids[rows, queries, None]
+    if bool(visible.all()):
+        return None, None
+    some = visible.any(-1, keepdim=True)
+    hidden = torch.zeros(visible.shape).masked_fill_(~visible, HIDDEN)
+    return hidden[:, None], None if bool(some.all()) else some[:, None].float()
+
+
+Span = tuple[int, int, bool]  # start, stop, whether the layout's pattern says who sees whom in it
+
+
+def _spans(layout: Layout | None, shape: torch.Size) -> list[tuple[Span, ...]]:
+    """For each row the pieces that see nothing of one another, short documents together."""
+    count, length = shape
+    if layout is None:
+        return [((0, length, False),)] * count
+    plain = layout.pattern != "ranked"
+    documents: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    for row, start, size in layout.documents.tolist():
+        documents[row].append((start, start + size))
+    return [_runs(row, length, plain) for row in documents]
+
+
+def _runs(documents: Sequence[tuple[int, int]], length: int, plain: bool) -> tuple[Span, ...]:
+    runs: list[Span] = []
+    for start, stop in documents:
+        if runs and stop - runs[-1][0] <= RUN:
+            runs[-1] = (runs[-1][0], stop, False)
+        else:
+            runs.append((start, stop, plain))
+    # A row that gains little by being cut is left whole, so that it can go in one tile with its neighbours.
+    whole = (0, length, plain and runs == [(0, length, plain)])
+    work = sum((stop - start) ** 2 for start, stop, _ in runs)
+    return (whole,) if work > 0.7 * length**2 or length <= RUN else tuple(runs)
+
+
+def _groups(rows: list[tuple[Span, ...]], num_heads: int) -> Iterator[tuple[slice, tuple[Span, ...]]]:
+    """Neighbouring rows with the same spans, as many as make a tile."""
+    first = 0
+    for after in range(1, len(rows) + 1):
+        spans = rows[first]
+        longest = max((stop - start for start, stop, _ in spans), default=1)
+        scores = num_heads * longest * min(longest, QUERIES)
+        if after == len(rows) or rows[after] != spans or (after - first + 1) * scores > SCORES:
+            yield slice(first, after), spans
+            first = after
+
+
+def attend_tiles(qkv: Tensor, tiling: Tiling, *, scale: float, rate: float) -> Tensor:
+    """[R, L, 3, H, d] -> [R, L, H, d]. ``rate``: dropout on the weights."""
+    return cast(Tensor, _Tiles.apply(qkv, tiling, scale, rate))  # type: ignore[no-untyped-call]
+
+
+@lru_cache(maxsize=32)
+def _before(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+    return torch.full((queries, keys), HIDDEN, dtype=dtype).triu(1 + keys - queries)
+
+
+def _part(t: Tensor, rows: slice, slots: slice) -> Tensor:
+    """[R, L, H, d] -> [N, n, d]; a view where one row is taken."""
+    return t[rows, slots].transpose(1, 2).flatten(0, 1)
+
+
+def _place(t: Tensor, rows: slice, slots: slice, values: Tensor, *, add: bool = False) -> None:
+    there = t[rows, slots]
+    here = values.view(there.shape[0], there.shape[2], there.shape[1], there.shape[3]).transpose(1, 2)
+    if add:
+        there.add_(here)
+    else:
+        there.copy_(here)
+
+
+class _Tiles(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, tiling: Tiling, scale: float, rate: float) -> Tensor:
+        queries, keys, values = qkv.unbind(2)
+        out = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        if not tiling.covered:
+            out.zero_()
+        saved: list[Tensor] = []
+        for tile in tiling.tiles:
+            q = _part(queries, tile.rows, tile.queries)
+            k, v = _part(keys, tile.rows, tile.keys), _part(values, tile.rows, tile.keys)
+            bias = _before(q.shape[1], k.shape[1], q.dtype) if tile.causal else q.new_zeros(())
+            weights = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(tile.causal), alpha=scale)
+            if tile.hidden is not None:
+                weights.view(len(tile.hidden), -1, *weights.shape[1:]).add_(tile.hidden)
+            torch.softmax(weights, -1, out=weights)
+            if tile.sighted is not None:
+                weights.view(len(tile.sighted), -1, *weights.shape[1:]).mul_(tile.sighted)
+            saved.append(weights)
+            if rate:
+                random = random_bytes(weights.shape)
+                saved.append(random)
+                mixed = torch.bmm(kept(random, rate, weights.dtype).mul_(weights), v).mul_(gain(rate))
+            else:
+                mixed = torch.bmm(weights, v)
+            _place(out, tile.rows, tile.queries, mixed)
+        ctx.save_for_backward(qkv, *saved)
+        ctx.tiling, ctx.scale, ctx.rate = tiling, scale, rate
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, *saved = ctx.saved_tensors
+        queries, keys, values = qkv.unbind(2)
+        below = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+        if not ctx.tiling.covered:
+            below.zero_()
+        to_queries, to_keys, to_values = below.unbind(2)
+        # From the last block of a span, which has all its keys, to the first: the others only add to it.
+        for tile in reversed(ctx.tiling.tiles):
+            q = _part(queries, tile.rows, tile.queries)
+            k, v = _part(keys, tile.rows, tile.keys), _part(values, tile.rows, tile.keys)
+            g = _part(grad, tile.rows, tile.queries)
+            if ctx.rate:
+                g = g * gain(ctx.rate)
+                keep = kept(saved.pop(), ctx.rate, q.dtype)
+                weights = saved.pop()
+                to_weights = torch.bmm(g, v.transpose(1, 2)).mul_(keep)
+                dv = torch.bmm(keep.mul_(weights).transpose(1, 2), g)
+            else:
+                weights = saved.pop()
+                to_weights = torch.bmm(g, v.transpose(1, 2))
+                dv = torch.bmm(weights.transpose(1, 2), g)
+            scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            zero = q.new_zeros(())
+            dq = torch.baddbmm(zero, scores, k, beta=0, alpha=ctx.scale)
+            dk = torch.baddbmm(zero, scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
+            _place(to_queries, tile.rows, tile.queries, dq)
+            _place(to_keys, tile.rows, tile.keys, dk, add=not tile.last)
+            _place(to_values, tile.rows, tile.keys, dv, add=not tile.last)
+        return below, None, None, None
