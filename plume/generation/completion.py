@@ -11,11 +11,11 @@ import numpy as np
 from plume.generation.decoding import Finish, Session, Token
 from plume.generation.language_models import LanguageModel
 from plume.generation.sampling import Decoding, Row
-from plume.generation.streaming import Decodes, TextStream
+from plume.generation.streaming import Detokenizes, TextStream
 from plume.vocabulary import Vocabulary
 
 
-class Tokenizes(Decodes, Protocol):
+class Tokenizes(Detokenizes, Protocol):
     """What is needed of a tokenizer here."""
 
     @property

