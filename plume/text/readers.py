@@ -423,8 +423,11 @@ def _table(source: SourceFile, columns: Sequence[str]) -> Parsed:
         size = 0
         try:
             fields = next(reader, None)
-            if fields is not None and ended and len(record) > 1:
-                _closed(record, delimiter)  # the file ended inside quotes?
+            if fields is not None and len(record) > 1:
+                if ended:
+                    _closed(record, delimiter)  # the file ended inside quotes?
+                if header is not None and len(fields) != len(header):
+                    raise _Unclosed  # a quote was closed by the next line's opening one
         except (csv.Error, _Unclosed):
             number, text = record[0]
             waiting.extendleft(reversed(record[1:]))
