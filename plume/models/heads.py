@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from plume.models.activations import activate
 from plume.models.dropout import dropout as random_dropout
+from plume.models.token_loss import token_loss
 from plume.slots import Loss
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class TokenHead(Head):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
         return F.linear(self.transform(hidden), self.weight, self.bias)
+
+    def loss(self, asked: Asked) -> Loss:
+        """Cross-entropy in nats, summed, without ever holding all logits (``plume.models.token_loss``)."""
+        total = token_loss(self.transform(asked.hidden), self.weight, self.bias, asked.labels)
+        return Loss(total, self.count(asked.labels, asked.document, asked.example, asked.given))
 
 
 class PooledHead(Head):

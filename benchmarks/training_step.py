@@ -1,0 +1,233 @@
+"""Training steps of Plume and of ``transformers``, side by side in one process.
+
+    python benchmarks/training_step.py [bert|gpt] [--rounds 8] [--precision auto|bf16|fp32] [--size 6,512,8]
+                                       [--length 128] [--batch 32] [--vocab 16384] [--dropout 0.1]
+
+Every round runs one step of each side, in turn; reported are medians, so that a busy machine disturbs both
+alike. Both train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is
+bf16 autocast where the processor multiplies bf16 quickly and fp32 elsewhere. "Useful" FLOPs count the output
+head only at labelled slots and are set against matmuls of the same precision measured in the same rounds.
+Peak memory is each side's own, measured afterwards in a process of its own. The peer is a bare loop: its
+``Trainer`` does more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from plume.models.pretrained import PretrainedModel
+from plume.models.transformer import TransformerConfig
+from plume.objectives.base import Objective
+from plume.objectives.causal import CausalLM
+from plume.objectives.masked import MaskedLM
+from plume.slots import IGNORE, Batch, Example, Slots, collate
+from plume.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Job:
+    family: str
+    layers: int
+    width: int
+    heads: int
+    length: int
+    batch: int
+    vocab: int
+    dropout: float
+    dtype: torch.dtype
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+    @property
+    def useful_flops(self) -> float:
+        """Of one step: matmuls forward and twice that backward; half of the scores of a causal model."""
+        layer = 24 * self.width**2 + 4 * self.length * self.width * (0.5 if self.family == "gpt" else 1)
+        head = 2 * self.vocab * self.width
+        if self.family == "bert":
+            head = 0.15 * (head + 2 * self.width**2)
+        return 3.0 * self.tokens * (self.layers * layer + head)
+
+
+def batches(job: Job, count: int) -> list[Batch]:
+    """Zipf ids, 15 % of them masked for BERT; new ones each step."""
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(1, job.vocab - 4)
+    share /= share.sum()
+    made = []
+    for _ in range(count):
+        ids = 5 + rng.choice(job.vocab - 5, (job.batch, job.length + 1), p=share)
+        examples = []
+        for row in ids:
+            if job.family == "gpt":
+                examples.append(Example(Slots.causal(row[:-1], labels={"next_token": row[1:]})))
+                continue
+            labels, shown = np.full(job.length, IGNORE), row[:-1].copy()
+            chosen = rng.permutation(job.length)[: round(0.15 * job.length)]
+            labels[chosen], shown[chosen] = shown[chosen], 4
+            examples.append(Example(Slots.bidirectional(shown, labels={"masked_token": labels})))
+        made.append(collate(examples))
+    return made
+
+
+def ours(job: Job) -> Callable[[Batch], float]:
+    vocab = Vocabulary(size=job.vocab, pad=0, mask=4)
+    bert = job.family == "bert"
+    config = TransformerConfig(
+        job.layers, job.width, job.heads, 4 * job.width,
+        norm_order="post" if bert else "pre", token_types=2 if bert else 0, embedding_norm=bert,
+        activation="gelu" if bert else "gelu_tanh", norm_eps=1e-12 if bert else 1e-5,
+        dropout=job.dropout, attention_dropout=job.dropout,
+    )  # fmt: skip
+    objective: Objective[Any] = MaskedLM() if bert else CausalLM()
+    model = PretrainedModel.build(config, vocab, lambda b: objective.heads(b, vocab), seed=0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01, fused=True)
+
+    def step(batch: Batch) -> float:
+        with torch.autocast("cpu", job.dtype, enabled=job.dtype != torch.float32):
+            (loss,) = objective.losses(model, batch).heads.values()
+        mean = loss.total / loss.count
+        mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return mean.item()
+
+    return step
+
+
+def theirs(job: Job) -> Callable[[Batch], float]:
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model: Any
+    if job.family == "bert":
+        model = BertForMaskedLM(BertConfig(
+            vocab_size=job.vocab, hidden_size=job.width, num_hidden_layers=job.layers, num_attention_heads=job.heads,
+            intermediate_size=4 * job.width, hidden_dropout_prob=job.dropout,
+            attention_probs_dropout_prob=job.dropout))  # fmt: skip
+    else:
+        model = GPT2LMHeadModel(GPT2Config(
+            vocab_size=job.vocab, n_embd=job.width, n_layer=job.layers, n_head=job.heads, n_positions=512,
+            resid_pdrop=job.dropout, embd_pdrop=job.dropout, attn_pdrop=job.dropout, use_cache=False))  # fmt: skip
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01, fused=True)
+
+    def step(batch: Batch) -> float:
+        slots = batch.inputs
+        labels = slots.labels["masked_token" if job.family == "bert" else "next_token"]
+        if (
+            job.family == "gpt"
+        ):  # it shifts by itself: the same T predictions need T + 1 labels of T + 1 inputs
+            given = {"input_ids": slots.input_ids, "labels": labels, "shift_labels": labels}
+        else:
+            given = {"input_ids": slots.input_ids, "labels": labels}
+        with torch.autocast("cpu", job.dtype, enabled=job.dtype != torch.float32):
+            loss = model(**given).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def precision(word: str) -> torch.dtype:
+    if word != "auto":
+        return torch.bfloat16 if word == "bf16" else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def peak(dtype: torch.dtype) -> float:
+    """FLOP/s of one 2048-cubed matmul."""
+    a, b = torch.ones(2048, 2048, dtype=dtype), torch.ones(2048, 2048, dtype=dtype)
+    start = time.perf_counter()
+    a @ b
+    return 2 * 2048**3 / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("family", nargs="?", choices=("bert", "gpt"), default="bert")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=170, help="stop after the round that passes this")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--size", default="6,512,8", help="layers, width, heads")
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--vocab", type=int, default=16384)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory-of", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    layers, width, heads = map(int, args.size.split(","))
+    job = Job(args.family, layers, width, heads, args.length, args.batch, args.vocab, args.dropout,
+              precision(args.precision))  # fmt: skip
+    sides = {"ours": ours, "theirs": theirs}
+    if args.memory_of:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step = sides[args.memory_of](job)
+        for batch in batches(job, 2):
+            step(batch)
+        print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024))
+        return
+    steps = {name: make(job) for name, make in sides.items()}
+    data = batches(job, args.rounds + 1)
+    wall: dict[str, list[float]] = {name: [] for name in steps}
+    busy: dict[str, list[float]] = {name: [] for name in steps}
+    losses: dict[str, list[float]] = {name: [] for name in steps}
+    peaks: list[float] = []
+    begun = time.perf_counter()
+    for round_, batch in enumerate(data):
+        for name, step in steps.items():
+            torch.manual_seed(round_)
+            start, used = time.perf_counter(), time.process_time()
+            losses[name].append(step(batch))
+            if round_:  # the first round warms up
+                wall[name].append(time.perf_counter() - start)
+                busy[name].append(time.process_time() - used)
+        peaks.append(peak(job.dtype))
+        if time.perf_counter() - begun > args.seconds:
+            break
+    top = statistics.median(peaks[1:])
+    print(f"{job.family} L{layers} d{width} T{job.length} V{job.vocab} batch {job.batch}, dropout {job.dropout}, "
+          f"{job.dtype}, {torch.get_num_threads()} threads, {len(wall['ours'])} rounds; "
+          f"matmul 2048^3 {top / 1e12:.3f} TFLOP/s (best {max(peaks) / 1e12:.3f})")  # fmt: skip
+    for name in steps:
+        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
+        memory = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+        )
+        second = statistics.median(wall[name])
+        print(f"  {name:7s} {job.tokens / second:8.0f} tokens/s, useful {job.useful_flops / second / top:5.1%} of that "
+              f"matmul, CPU {statistics.median(busy[name]):6.2f} s a step, peak {memory / 2**30:.2f} GiB, "
+              f"loss {losses[name][0]:.3f} -> {losses[name][-1]:.3f}")  # fmt: skip
+    ratios = [b / a for a, b in zip(wall["ours"], wall["theirs"], strict=True)]
+    work = statistics.median(busy["theirs"]) / statistics.median(busy["ours"])
+    print(
+        f"  x{statistics.median(ratios):.2f} in time (rounds {min(ratios):.2f} to {max(ratios):.2f}), x{work:.2f} in CPU time"
+    )
+
+
+if __name__ == "__main__":
+    main()

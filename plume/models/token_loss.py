@@ -1,0 +1,80 @@
+"""Cross-entropy over a whole vocabulary without ever holding all its logits.
+
+The output table is the largest matrix of a small model and N x V logits its largest activation: three
+matmuls are the price, everything else here is kept small. A chunk of slots goes through logits, softmax and
+both gradients before the next one starts; the backward pass then only scales what is already there.
+
+N labelled slots, V = vocabulary, D = d_model, C slots a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LOGITS = (
+    2**22
+)  # logits held at a time, about; twice as many in half precision, where adding gradients up costs more
+CACHED = 2**18  # of them go through the softmax at a time
+
+
+def token_loss(hidden: Tensor, table: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """-sum log softmax(hidden table^T + bias)[label] in nats, a scalar, fp32 or better.
+
+    hidden [N, D], table [V, D], bias [V], labels [N] in [0, V). Matmuls run in autocast's type where it is on.
+    """
+    return cast(Tensor, _TokenLoss.apply(hidden, table, bias, labels))  # type: ignore[no-untyped-call]
+
+
+class _TokenLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+        device = hidden.device.type
+        fast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
+        exact = torch.promote_types(fast, torch.float32)
+        wants_hidden, wants_table, wants_bias, _ = ctx.needs_input_grad
+        total = torch.zeros((), dtype=exact, device=hidden.device)
+        to_hidden = torch.empty_like(hidden) if wants_hidden else None
+        to_table = torch.zeros(table.shape, dtype=exact, device=hidden.device) if wants_table else None
+        to_bias = torch.zeros(len(table), dtype=exact, device=hidden.device) if wants_bias else None
+        with torch.autocast(device, enabled=False):
+            weight, states = table.to(fast), hidden.to(fast)
+            size = max(64, LOGITS * exact.itemsize // fast.itemsize // len(table))
+            for h, label, chunk in _chunks(size, states, labels[:, None], to_hidden):
+                logits = h @ weight.T if bias is None else torch.addmm(bias.to(fast), h, weight.T)
+                slope = logits.to(exact)
+                for block, answer in _chunks(max(1, CACHED // len(table)), slope, label):
+                    block.sub_(block.amax(1, keepdim=True))
+                    right = block.gather(1, answer)
+                    sums = block.exp_().sum(1, keepdim=True)
+                    total += (sums.log() - right).sum()
+                    block.mul_(sums.reciprocal_())
+                if not any(ctx.needs_input_grad):
+                    continue
+                slope.scatter_add_(1, label, slope.new_full((), -1.0).expand(label.shape))
+                if to_bias is not None:
+                    to_bias += slope.sum(0)
+                slope = slope.to(fast)
+                if chunk is not None:
+                    chunk.copy_(slope @ weight)
+                if to_table is not None and fast == exact:
+                    to_table.addmm_(slope.T, h)
+                elif to_table is not None:
+                    to_table += slope.T @ h
+        ctx.save_for_backward(to_hidden, to_table, to_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if t is None else (t * grad).to(t.dtype) for t in ctx.saved_tensors), None
+
+
+def _chunks(size: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    length = next(len(t) for t in tensors if t is not None)
+    for start in range(0, length, size):
+        yield tuple(None if t is None else t[start : start + size] for t in tensors)
