@@ -21,8 +21,16 @@ def call(command: Callable[..., None], *, name: str, words: Sequence[str]) -> No
     Raises:
         UserError: the words do not fit; the message has the nearest right flag.
     """
-    app = App(name=name, default_command=command, version_flags=[], result_action="return_value",
-              print_error=False, exit_on_error=False, suppress_keyboard_interrupt=False, help_format="plaintext")  # fmt: skip
+    app = App(
+        name=name,
+        default_command=command,
+        version_flags=[],
+        result_action="return_value",
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",
+    )
     try:
         app(list(words))
     except CycloptsError as error:

@@ -116,5 +116,4 @@ def _answer(head: str, word: str) -> str:
 
 
 def _piece(piece: str) -> str:
-    visible = piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "∅"
-    return escape(visible)
+    return escape(piece or "∅")

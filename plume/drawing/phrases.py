@@ -8,6 +8,17 @@ from typing import Literal
 Language = Literal["en", "zh"]
 
 _ENGLISH = {
+    "page.title": "What a recipe asks of a model",
+    "page.words": (
+        "A recipe turns text into examples. In each, some slots are asked a question, and every slot sees only some "
+        "of the others: that is all that tells one family of language models from another. Below, one draw each "
+        "(of many, the one with most to see)."
+    ),
+    "fact.windows": "{name} of {length}",
+    "fact.tokenizer": "{name}, {size} tokens",
+    "fact.model": "{layers} layers of {width}, {millions} M parameters",
+    "fact.static": "static masks: the same in every epoch",
+    "fact.dynamic": "dynamic masks: new ones every epoch",
     "reads": "reads",
     "answers": "must say",
     "sees": "who sees whom",
@@ -53,6 +64,16 @@ _ENGLISH = {
 }
 
 _CHINESE = {
+    "page.title": "配方向模型提出什么问题",
+    "page.words": (
+        "配方把文本变成例子。每个例子里，有些位置要回答问题，每个位置只看得见其中一些位置："
+        "各类语言模型的区别全在这里。下面每个配方画出一次抽样（从多次抽样中选内容最丰富的一次）。"
+    ),
+    "fact.windows": "{name}，长 {length}",
+    "fact.tokenizer": "{name}，{size} 个词元",
+    "fact.model": "{layers} 层，宽 {width}，{millions} 百万参数",
+    "fact.static": "静态遮挡：每一轮都相同",
+    "fact.dynamic": "动态遮挡：每一轮重新抽",
     "reads": "看到",
     "answers": "要答",
     "sees": "谁看得见谁",
@@ -100,7 +121,7 @@ _CHINESE = {
 _PHRASES: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
 
 
-def phrase(language: Language, name: str, **values: object) -> str:
+def phrase(language: Language, name: str, /, **values: object) -> str:
     """The phrase of that name in that language, filled in."""
     return _PHRASES[language][name].format(**values)
 

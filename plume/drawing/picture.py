@@ -75,46 +75,55 @@ def picture(
     title: str = "",
     facts: Sequence[str] = (),
     language: Language = "en",
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> Picture:
-    """Look at an example. ``pieces`` gives what a person reads for token ids."""
-    stacks = [
-        _stack("encoder" if example.decoder_inputs else "inputs", example.inputs, pieces, vocab, language)
-    ]
+    """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head."""
+    words = _Words(pieces, language, names or {})
+    stacks = [_stack("encoder" if example.decoder_inputs else "inputs", example.inputs, words, vocab)]
     says = _says(example.inputs, stacks[0], language)
     if example.decoder_inputs is not None:
-        stacks.append(_stack("decoder", example.decoder_inputs, pieces, vocab, language))
+        stacks.append(_stack("decoder", example.decoder_inputs, words, vocab))
         says += _says(example.decoder_inputs, stacks[1], language)
     return Picture(title, tuple(facts), tuple(stacks), tuple(says), language)
 
 
+@dataclass(frozen=True)
+class _Words:
+    """How ids and labels are told to a person."""
+
+    pieces: Pieces
+    language: Language
+    names: Mapping[str, Sequence[str]]
+
+    def answers(self, head: str, labels: Array) -> list[str]:
+        if head in TOKEN_HEADS:
+            return list(self.pieces([int(i) for i in labels]))
+        return [self._answer(head, int(label)) for label in labels]
+
+    def _answer(self, head: str, label: int) -> str:
+        if head in self.names:
+            return self.names[head][label]
+        for name in (f"{head}.{label}.short", f"{head}.{label}"):
+            if has_phrase(name):
+                return phrase(self.language, name)
+        return str(label)
+
+
 def _stack(
-    name: Literal["inputs", "encoder", "decoder"],
-    slots: Slots[Array],
-    pieces: Pieces,
-    vocab: Vocabulary,
-    language: Language,
+    name: Literal["inputs", "encoder", "decoder"], slots: Slots[Array], words: _Words, vocab: Vocabulary
 ) -> Stack:
     ids = np.asarray(slots.input_ids)
     real = ids < vocab.size
     shown = np.full(len(ids), "?", object)
-    shown[real] = pieces([int(i) for i in ids[real]])
+    shown[real] = words.pieces([int(i) for i in ids[real]])
     answers: list[dict[str, str]] = [{} for _ in ids]
     for head, labels in slots.labels.items():
         asked = np.flatnonzero(labels != IGNORE)
-        words = _words(head, labels[asked], pieces, language)
-        for slot, word in zip(asked, words, strict=True):
+        for slot, word in zip(asked, words.answers(head, labels[asked]), strict=True):
             answers[slot][head] = word
     states = _states(slots, vocab)
     drawn = (Drawn(str(s), state, a) for s, state, a in zip(shown, states, answers, strict=True))
     return Stack(name, tuple(drawn), np.asarray(slots.sees()))
-
-
-def _words(head: str, labels: Array, pieces: Pieces, language: Language) -> list[str]:
-    if head in TOKEN_HEADS:
-        return list(pieces([int(i) for i in labels]))
-    names = [f"{head}.{int(label)}" for label in labels]
-    short = [f"{name}.short" if has_phrase(f"{name}.short") else name for name in names]
-    return [phrase(language, n) if has_phrase(n) else str(x) for n, x in zip(short, labels, strict=True)]
 
 
 def _states(slots: Slots[Array], vocab: Vocabulary) -> list[State]:

@@ -125,5 +125,4 @@ def _legend(picture: Picture) -> Text:
 
 
 def _visible(piece: str) -> str:
-    """A piece with its white space made visible."""
-    return piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "∅"
+    return piece or "∅"

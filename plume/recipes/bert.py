@@ -56,7 +56,6 @@ def _laptop(*, num_layers: int, d_model: int, lr: float, steps: int) -> Pretrain
             batch_size=64,
             steps=steps,
             lr=lr,
-            warmup_steps=steps // 10,
             weight_decay=0.01,
             betas=(0.9, 0.999),
             eps=1e-6,

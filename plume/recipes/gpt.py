@@ -49,7 +49,6 @@ def _laptop(*, num_layers: int, d_model: int, length: int, lr: float, steps: int
             steps=steps,
             lr=lr,
             schedule="cosine",
-            warmup_steps=steps // 20,
             min_lr_share=0.1,
             weight_decay=0.1,
             betas=(0.9, 0.95),

@@ -1,0 +1,498 @@
+"""A run, or a published Hugging Face folder, as one object with the methods its family and heads can do.
+
+    bert = plume.load("runs/bert")
+    bert.fill_mask("The film was [MASK].")
+
+Every method takes one text or many, in any language. What a model cannot do raises one sentence that says which
+model can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plume import config
+from plume.errors import UserError
+from plume.evaluation import answerers
+from plume.evaluation.scorer import Scorer
+from plume.generation.completion import Completion, Delta, complete, stream
+from plume.generation.language_models import LanguageModel, language_model
+from plume.generation.sampling import Decoding
+from plume.models import interop
+from plume.models.heads import Head
+from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.transformer import TransformerConfig
+from plume.objectives.base import Objective
+from plume.objectives.causal import CausalLM
+from plume.objectives.classification import Classification
+from plume.objectives.masked import MaskedLM
+from plume.slots import Array, Example, Slots, collate
+from plume.text.tokenizers import Tokenizer
+from plume.training import stages
+from plume.training.checkpoints import Checkpoints
+from plume.training.folder import RunFolder
+from plume.training.settings import Adaptation, Pretraining
+from plume.vocabulary import Vocabulary
+
+Text = str | tuple[str, str]  # a text, or a pair of them
+Many = list[str] | tuple[str, ...]
+T = TypeVar("T")
+BATCH_SLOTS = 4096  # go through the network at once
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A token for a [MASK], its probability, and the text with it."""
+
+    token: str
+    probability: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The likeliest label, and the probability of each."""
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """That of ``label``."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its tokenizer. ``recipe`` is None for a published folder; ``step``: of the weights."""
+
+    path: Path
+    model: PretrainedModel
+    objective: Objective[Any]
+    tokenizer: Tokenizer
+    recipe: Pretraining | Adaptation | None = None
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What ``classify`` answers with; empty if it cannot."""
+        able = isinstance(self.objective, Classification) and "label" in self.model.heads
+        return self.objective.labels if able and isinstance(self.objective, Classification) else ()
+
+    @property
+    def can(self) -> tuple[str, ...]:
+        """The methods that this model's heads can do."""
+        heads = set(self.model.heads)
+        found = {
+            "generate": bool(heads & {"next_token", "masked_token", "permuted_token"}),
+            "fill_mask": "masked_token" in heads,
+            "classify": bool(self.labels),
+            "loglikelihood": bool(heads & {"next_token", "masked_token", "permuted_token"}),
+        }
+        found["loglikelihood_rolling"] = found["logits"] = found["loglikelihood"]
+        able = [name for name, yes in found.items() if yes]
+        return (*able, "embed", "hidden_states")
+
+    # --- text in, text out ---------------------------------------------------------------------------------
+
+    @overload
+    def generate(self, prompts: str, *, max_new_tokens: int = ..., temperature: float = ..., top_k: int = ...,
+                 top_p: float = ..., stop: Sequence[str] = ..., seed: int = ...) -> str: ...  # fmt: skip
+    @overload
+    def generate(self, prompts: Many, *, max_new_tokens: int = ..., temperature: float = ..., top_k: int = ...,
+                 top_p: float = ..., stop: Sequence[str] = ..., seed: int = ...) -> list[str]: ...  # fmt: skip
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int = 50,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 0.95,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> str | list[str]:
+        """Continuations of one prompt or many; the prompt is not repeated. ``temperature=0`` is greedy.
+
+        ``complete`` and ``stream`` take every setting of ``Decoding`` and return more.
+
+        Raises:
+            UserError: this model predicts no tokens.
+        """
+        decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                            stop=tuple(stop), seed=seed, overflow="slide")  # fmt: skip
+        return _one_or_many(
+            [*prompts] if isinstance(prompts, tuple) else prompts,
+            lambda many: [c.text for c in self.complete(many, decoding)],
+        )
+
+    def complete(
+        self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
+    ) -> list[Completion]:
+        """Continuations with their ids and log-probabilities; sample j of prompt i is entry i * samples + j."""
+        return complete(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
+
+    def stream(
+        self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
+    ) -> Iterator[Delta]:
+        """The same as it grows."""
+        return stream(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """The model as decoding knows it.
+
+        Raises:
+            UserError: it predicts no tokens.
+        """
+        self._require("generate")
+        return language_model(self.model, self._reader, self._vocab, context_length=self.max_length)
+
+    def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> Any:
+        """The likeliest tokens for each [MASK].
+
+        For one text with one [MASK] a list of ``top`` ``Filled``; for several masks a list of such lists, one a
+        mask; for many texts a list of all that. Masks are filled one at a time, the others staying masked.
+
+        Raises:
+            UserError: no head for masked tokens, no [MASK] in a text, or too long a text.
+        """
+        self._require("fill_mask")
+        found = _one_or_many(texts, lambda many: [self._filled(text, top) for text in many])
+        return found
+
+    # --- what the network computes -------------------------------------------------------------------------
+
+    def embed(self, texts: Text | Sequence[Text]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The mean of the last hidden states over a text's slots: [D], or [N, D] for many texts.
+
+        Texts longer than the model can read lose their end.
+        """
+
+        def many(items: Sequence[Text]) -> list[Array]:
+            framed = [self._framed(item) for item in items]
+            return self._each(framed, lambda slots, hidden: hidden[-1].mean(0).float().numpy())
+
+        found = _one_or_many(texts, many)
+        return np.stack(found) if isinstance(found, list) else found
+
+    def classify(self, texts: Text | Sequence[Text]) -> Any:
+        """A ``Classified`` for one text (or pair), a list of them for many.
+
+        Raises:
+            UserError: this model was not adapted to labels.
+        """
+        self._require("classify")
+        objective = self.objective
+        assert isinstance(objective, Classification)  # ``labels`` says so
+
+        def many(items: Sequence[Text]) -> list[Classified]:
+            framed = [
+                objective.read([self.tokenizer.encode(s) for s in _pair(t)], self._vocab) for t in items
+            ]
+            slot = {id(slots): at for slots, at in framed}
+            head: Head = self.model.heads["label"]
+
+            def answer(slots: Slots[Array], hidden: Sequence[Tensor]) -> Classified:
+                shares = head.logits(hidden[-1][slot[id(slots)]]).float().softmax(-1).tolist()
+                table = dict(zip(objective.labels, shares, strict=True))
+                return Classified(max(table, key=lambda label: table[label]), table)
+
+            return self._each([slots for slots, _ in framed], answer)
+
+        return _one_or_many(texts, many)
+
+    def logits(self, text: str) -> Tensor:
+        """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
+
+        A causal family reads the text alone; BERT's reads [CLS] text [SEP].
+
+        Raises:
+            UserError: this model predicts no tokens.
+        """
+        self._require("logits")
+        name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in self.model.heads)
+        head: Head = self.model.heads[name]
+        return self._each([self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float())[0]
+
+    def hidden_states(self, text: Text) -> Tensor:
+        """The embeddings and the states after each layer: [L + 1, T, D]."""
+        return self._each([self._framed(text)], lambda _, hidden: torch.stack(list(hidden)).float())[0]
+
+    # --- likelihoods ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Likelihoods and perplexities.
+
+        Raises:
+            UserError: this model predicts no tokens.
+        """
+        self._require("loglikelihood")
+        answerer = answerers.network(
+            self.model, self._reader, self._vocab, max_length=self.max_length, device=self._device
+        )
+        return Scorer(answerer, self.tokenizer)
+
+    def loglikelihood(
+        self, contexts: str | Sequence[str], continuations: str | Sequence[str]
+    ) -> float | list[float]:
+        """log p(continuation | context) in nats; a list for lists. Masked models give pseudo-likelihoods.
+
+        Raises:
+            UserError: this model predicts no tokens, or there are not as many contexts as continuations.
+        """
+        one = isinstance(contexts, str) and isinstance(continuations, str)
+        before = [contexts] if isinstance(contexts, str) else list(contexts)
+        after = [continuations] if isinstance(continuations, str) else list(continuations)
+        before, after = (before * len(after) if len(before) == 1 else before,
+                         after * len(before) if len(after) == 1 else after)  # fmt: skip
+        if len(before) != len(after):
+            raise UserError(
+                f"{len(before)} contexts and {len(after)} continuations: there must be one of each"
+            )
+        found = [x.log_prob for x in self.scorer.loglikelihood(list(zip(before, after, strict=True)))]
+        return found[0] if one else found
+
+    def loglikelihood_rolling(self, texts: str | Sequence[str]) -> float | list[float]:
+        """log p of a whole text in nats, each of its tokens scored once; a list for many."""
+        return _one_or_many(texts, lambda many: self.scorer.loglikelihood_rolling(list(many)))
+
+    # --- inside --------------------------------------------------------------------------------------------
+
+    @property
+    def max_length(self) -> int | None:
+        """The most slots the network can read; None: any number."""
+        shape = self.model.backbone.config
+        learned = isinstance(shape, TransformerConfig) and shape.positions == "learned"
+        return shape.max_positions if learned else None
+
+    @property
+    def _vocab(self) -> Vocabulary:
+        return self.tokenizer.vocabulary
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def _reader(self) -> Objective[Any]:
+        """The objective of pretraining, which knows how the family reads a text."""
+        return self.objective.reader if isinstance(self.objective, Classification) else self.objective
+
+    def _require(self, method: str) -> None:
+        if method in self.can:
+            return
+        heads = ", ".join(self.model.heads) or "none"
+        wants = {
+            "generate": "a head for tokens: load the run it was adapted from, or one pretrained by gpt:tiny",
+            "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
+            "classify": "a model that was adapted to labels: plume adapt makes one of this run",
+        }
+        wanted = wants.get(method, wants["generate"])
+        raise UserError(f"{self.name} cannot {method} (its heads: {heads}); that takes {wanted}")
+
+    def _framed(self, text: Text) -> Slots[Array]:
+        """A text as the family reads it, cut to what fits."""
+        parts = [self.tokenizer.encode(part) for part in _pair(text)]
+        if not sum(map(len, parts)):
+            raise UserError("the text is empty: there is nothing to read")
+        nothing = np.zeros(0, np.int64)
+        alone = len(self._reader.ask_next(nothing, self._vocab)[0]) == 0 and len(parts) == 1
+        if alone:  # a causal family: the text as it is
+            slots = self._reader.ask_next(parts[0][: self.max_length], self._vocab)[0]
+            return slots
+        slots, _ = self._reader.read(parts, self._vocab)
+        if self.max_length is not None and len(slots) > self.max_length:
+            keep = max(1, len(parts[-1]) - (len(slots) - self.max_length))
+            slots, _ = self._reader.read([*parts[:-1], parts[-1][:keep]], self._vocab)
+            if len(slots) > self.max_length:
+                raise UserError(f"the first text of the pair alone is longer than the {self.max_length} slots that "
+                                f"{self.name} can read: shorten it")  # fmt: skip
+        return slots
+
+    @torch.inference_mode()
+    def _each(
+        self, texts: Sequence[Slots[Array]], answer: Callable[[Slots[Array], Sequence[Tensor]], T]
+    ) -> list[T]:
+        """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together."""
+        found: dict[int, T] = {}
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        at = 0
+        while at < len(order):
+            size = max(1, BATCH_SLOTS // len(texts[order[at]]))
+            group = order[at : at + size]
+            batch = collate([Example(texts[i]) for i in group], packed=False, pad_id=self._vocab.pad or 0)
+            hidden = self.model.backbone(batch.to(self._device).inputs)
+            layers = [layer.cpu() for layer in (hidden.layers or (hidden.last,))]
+            for row, i in enumerate(group):
+                found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
+            at += size
+        return [found[i] for i in range(len(texts))]
+
+    def _filled(self, text: str, top: int) -> Any:
+        mask = self._vocab.require("mask")
+        name = self.tokenizer.pieces([mask])[0]
+        parts = text.replace("[MASK]", name).split(name)
+        if len(parts) == 1:
+            raise UserError(
+                f"there is no {name} in {text[:60]!r}: write {name} where a token is to be guessed"
+            )
+        pieces: list[Array] = []
+        for part in parts:
+            pieces += [self.tokenizer.encode(part), np.array([mask])]
+        ids = np.concatenate(pieces[:-1])
+        framed, _ = self._reader.read([ids], self._vocab)
+        if self.max_length is not None and len(framed) > self.max_length:
+            raise UserError(
+                f"the text has {len(framed)} slots, but {self.name} can read {self.max_length}: shorten it"
+            )
+        head: Head = self.model.heads["masked_token"]
+        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float())[0]
+        logits[:, list(self._vocab.special)] = -torch.inf
+        answers = []
+        start = int(np.flatnonzero(framed.input_ids == mask)[0]) - int(np.flatnonzero(ids == mask)[0])
+        for place in np.flatnonzero(ids == mask):
+            shares, tokens = logits[start + place].softmax(-1).topk(min(top, self._vocab.size))
+            answers.append([
+                Filled(self.tokenizer.decode([token]) or self.tokenizer.pieces([token])[0], share,
+                       self._with(ids, int(place), token, mask, name))
+                for share, token in zip(shares.tolist(), tokens.tolist(), strict=True)
+            ])  # fmt: skip
+        return answers[0] if len(answers) == 1 else answers
+
+    def _with(self, ids: Array, place: int, token: int, mask: int, name: str) -> str:
+        """The text with one mask filled and the others spelled out."""
+        filled = ids.copy()
+        filled[place] = token
+        parts = np.split(filled, np.flatnonzero(filled == mask))
+        texts = [self.tokenizer.decode(part[part != mask]) for part in parts]
+        return f" {name} ".join(texts)
+
+    # --- a notebook's view ---------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        step = "" if self.step is None else f", step {self.step:,}"
+        return f"<Run {self.path}: {type(self.objective).__name__}{step}; can {', '.join(self.can)}>"
+
+    def _repr_html_(self) -> str:
+        from plume.drawing.card import card
+
+        return card(self.name, self.facts(), self.can, curve=RunFolder(self.path).curve[0])
+
+    def facts(self) -> dict[str, str]:
+        """What there is to say of it, for a card."""
+        count = sum(p.numel() for p in self.model.parameters())
+        shape = self.model.backbone.config
+        found = {
+            "folder": str(self.path),
+            "objective": type(self.objective).__name__,
+            "network": f"{shape.num_layers} layers of {shape.d_model}, {count:,} parameters",
+            "tokenizer": f"{self.tokenizer.kind}, {self._vocab.size:,} tokens",
+            "heads": ", ".join(self.model.heads) or "none",
+        }
+        if self.step is not None:
+            found["step"] = f"{self.step:,}"
+        if self.labels:
+            found["labels"] = ", ".join(self.labels)
+        return found
+
+
+def load(path: str | Path, *, trust_code: bool = False, device: str | torch.device = "cpu") -> Run:
+    """A run folder, or a Hugging Face folder (BERT, GPT-2), as one object.
+
+    ``trust_code``: run the author's own Python files that the run was made with (``code/``).
+
+    Raises:
+        UserError: it is neither, damaged, or made with code that was not trusted.
+    """
+    path = Path(path)
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder: name a run, or a Hugging Face folder")
+    if folder.checkpoints.is_dir() or folder.run.is_file():
+        run = _load_run(folder, trust_code)
+    elif (path / "config.json").is_file():
+        if "class" in config.read(path / "config.json"):
+            raise UserError(f"{path} holds a run that was begun but has no checkpoint yet: train it first")
+        run = _load_published(path)
+    else:
+        raise UserError(
+            f"{path} is neither a run (it has no checkpoints) nor a Hugging Face folder (no config.json)"
+        )
+    run.model.to(device).eval()
+    return run
+
+
+def _load_run(folder: RunFolder, trust_code: bool) -> Run:
+    recipe = config.resolve(str(folder.path), trust_code=trust_code)
+    if not isinstance(recipe, Pretraining | Adaptation):
+        raise UserError(f"{folder.config} is a {type(recipe).__name__}, which cannot be loaded as a model")
+    checkpoint = Checkpoints(folder.checkpoints, say=lambda _: None).require()
+    state = checkpoint.tensors("model")
+    tokenizer = Tokenizer.load(folder.tokenizer)
+    vocab = tokenizer.vocabulary
+    objectives = stages.objectives(recipe) if isinstance(recipe, Pretraining) else [recipe.objective]
+
+    def heads(backbone: Backbone) -> dict[str, Head]:
+        merged: dict[str, Head] = {}
+        for objective in objectives:
+            merged = {**objective.heads(backbone, vocab), **merged}
+        # An imported folder may lack heads of its family's objective: what has no weights cannot answer.
+        return {name: head for name, head in merged.items() if _has_weights(name, head, state)}
+
+    model = PretrainedModel.build(recipe.model, vocab, heads, seed=0)
+    # An imported folder may keep more than can answer here, such as a pooler that `plume adapt` will use.
+    named = tuple(f"heads.{name}." for name in model.heads)
+    used = {n: t for n, t in state.items() if n.startswith(("backbone.", *named))}
+    model.load_state(used, str(checkpoint.path))
+    return Run(folder.path, model, recipe.objective, tokenizer, recipe, checkpoint.step)
+
+
+def _has_weights(name: str, head: Head, state: dict[str, Tensor]) -> bool:
+    return all(f"heads.{name}.{own}" in state for own, _ in head.named_parameters())
+
+
+def _load_published(path: Path) -> Run:
+    imported = interop.load(path)
+    tokenizer = Tokenizer.from_hf(path)
+    return Run(path, imported.model(tokenizer.vocabulary), objective_of(imported), tokenizer)
+
+
+def objective_of(imported: interop.Imported) -> Objective[Any]:
+    """The objective whose heads a published model has."""
+    reader: Objective[Any] = (
+        MaskedLM(next_sentence="next_sentence" in imported.heads) if imported.family == "bert" else CausalLM()
+    )
+    if "label" not in imported.heads:
+        return reader
+    return Classification(reader, imported.labels, max_length=imported.config.max_positions)
+
+
+def _pair(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
+@overload
+def _one_or_many(texts: str, answer: Callable[[Sequence[Any]], list[T]]) -> T: ...
+@overload
+def _one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any: ...
+def _one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any:
+    """``answer`` of many texts; of one text (or a pair of them) its only entry."""
+    one = isinstance(texts, str) or (
+        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
+    )
+    return answer([texts])[0] if one else answer(list(texts))
