@@ -23,7 +23,9 @@ class Verb(NamedTuple):
 VERBS = {
     "Make a model": {
         "tokenizer": Verb("tokenizer", "DATA --out DIR", "train a tokenizer on text"),
-        "pretrain": Verb("pretrain", "RECIPE --data DATA --out RUN", "train a model on text, or go on with it"),
+        "pretrain": Verb(
+            "pretrain", "RECIPE --data DATA --out RUN", "train a model on text, or go on with it"
+        ),
         "adapt": Verb("adapt", "RUN --data FILE --out RUN2", "teach a pretrained model to classify texts"),
     },
     "Use it": {
@@ -65,9 +67,7 @@ def _run(words: list[str]) -> int:
         print(overview())
         return 0
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("plume-lm"))
+        print(_version())
         return 0
     verb = _ALL.get(words[0])
     if verb is None:
@@ -77,7 +77,7 @@ def _run(words: list[str]) -> int:
     module = importlib.import_module(f"plume.commands.{verb.module}")
     from plume.commands.words import call
 
-    call(module.command, name=f"plume {words[0]}", words=words[1:])
+    call(module.command, name=f"plume {words[0]}", usage=f"{words[0]} {verb.usage}", words=words[1:])
     return 0
 
 
@@ -99,6 +99,15 @@ def overview() -> str:
             "More about a command:  plume pretrain --help",
         ]
     )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("plume-lm")
+    except PackageNotFoundError:
+        return "unknown (run from a folder that was not installed)"
 
 
 def _fail(sentence: str) -> int:

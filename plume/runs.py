@@ -134,10 +134,9 @@ class Run:
         """
         decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                             stop=tuple(stop), seed=seed, overflow="slide")  # fmt: skip
-        return _one_or_many(
-            [*prompts] if isinstance(prompts, tuple) else prompts,
-            lambda many: [c.text for c in self.complete(many, decoding)],
-        )
+        many = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = [completion.text for completion in self.complete(many, decoding)]
+        return texts[0] if isinstance(prompts, str) else texts
 
     def complete(
         self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from plume.commands.words import Flag, Json, tell
+from plume.commands.words import Flag, Json, Paths, TextColumn, paths_of, table, tell
+from plume.errors import UserError
 
 if TYPE_CHECKING:
     from plume.text.tokenizers import Tokenizer
@@ -16,16 +19,62 @@ Kind = Literal["wordpiece", "bpe", "unigram", "characters"]
 
 
 def tokenizer(
-    data: Path | list[Path],
+    data: Paths,
     *,
-    out: Path,
+    out: str | Path,
     kind: Kind = "wordpiece",
     vocab_size: int = 8000,
     cased: bool = False,
     text_column: str = "text",
 ) -> Tokenizer:
-    """Train a tokenizer and save it in the folder ``out``."""
-    raise NotImplementedError
+    """Train a tokenizer on the training split of ``data`` and save it in the folder ``out``.
+
+    Raises:
+        UserError: no text, a bad size, or ``out`` holds another tokenizer.
+    """
+    from plume.config.sentences import listed
+    from plume.text.tokenizers import ByteLevelBPE, Characters, Tokenizer, TokenizerConfig, Unigram, WordPiece
+
+    if vocab_size < 8:
+        raise UserError(f"--vocab-size must leave room for text beside the special tokens, got {vocab_size}")
+    kinds: dict[str, TokenizerConfig] = {
+        "wordpiece": WordPiece(vocab_size, lowercase=not cased),
+        "bpe": ByteLevelBPE(vocab_size),
+        "unigram": Unigram(vocab_size),
+        "characters": Characters(vocab_size),
+    }
+    if kind not in kinds:
+        raise UserError(f"there is no tokenizer {kind!r}: choose {listed(list(kinds), 'or')}")
+    trained = kinds[kind].train(_texts(paths_of(data), text_column, ("train",)))
+    folder = Path(out)
+    if (folder / "vocabulary.json").exists() and Tokenizer.load(folder).fingerprint != trained.fingerprint:
+        raise UserError(f"{folder} holds another tokenizer: choose another --out, or delete it")
+    trained.save(folder)
+    return trained
+
+
+def _texts(data: Sequence[Path], column: str, splits: Sequence[str]) -> Iterator[str]:
+    from plume.text.readers import read
+    from plume.text.splits import split_of
+
+    texts = (document.text for document in read(data, text_column=column))
+    return (text for text in texts if split_of(text) in splits)
+
+
+def measured(tokenizer: Tokenizer, data: Sequence[Path], column: str = "text") -> dict[str, Any]:
+    """How well it fits text it was not trained on (up to 500 documents): bytes a token, unknown tokens."""
+    texts = list(islice(_texts(data, column, ("dev", "test")), 500))
+    if not texts:
+        return {}
+    flat = tokenizer.encode_flat(texts)
+    unknown = tokenizer.vocabulary.unk
+    return {
+        "held_out_documents": len(texts),
+        "bytes_per_token": sum(len(t.encode("utf-8", "replace")) for t in texts) / max(1, len(flat.ids)),
+        "unknown_share": float((flat.ids == unknown).mean())
+        if unknown is not None and len(flat.ids)
+        else 0.0,
+    }
 
 
 def command(
@@ -34,10 +83,10 @@ def command(
     kind: Kind = "wordpiece",
     vocab_size: int = 8000,
     cased: Annotated[bool, Flag] = False,
-    text_column: str = "text",
+    text_column: TextColumn = "text",
     json: Json = False,
 ) -> None:
-    """Train a tokenizer on text: files or folders of .txt, .jsonl, .csv, .parquet, also .gz or .zst.
+    """Train a tokenizer on text: files or folders of .txt, .jsonl, .csv, .tsv, .parquet, also .gz or .zst.
 
     Parameters
     ----------
@@ -48,12 +97,21 @@ def command(
     kind
         wordpiece (BERT), bpe (GPT-2: bytes), unigram (T5), characters.
     vocab_size
-        How many ids it may have.
+        How many tokens it may have.
     cased
-        Keep capitals apart (wordpiece; the others always do).
-    text_column
-        Column or key of the text in tables.
-    json
-        Print the result as one JSON object.
+        Keep capitals apart (wordpiece only; the others always do).
     """
-    tell({}, "x", as_json=json)
+    trained = tokenizer(data, out=out, kind=kind, vocab_size=vocab_size, cased=cased, text_column=text_column)
+    result = {
+        "tokenizer": str(out),
+        "kind": trained.kind,
+        "vocab_size": trained.vocabulary.size,
+        "fingerprint": trained.fingerprint,
+        **measured(trained, data, text_column),
+    }
+    lines = {"tokenizer": f"{out} ({trained.kind}, {trained.vocabulary.size:,} tokens)"}
+    if "bytes_per_token" in result:
+        lines["held-out text"] = (
+            f"{result['bytes_per_token']:.2f} bytes a token, {result['unknown_share']:.2%} unknown"
+        )
+    tell(result, table(lines), as_json=json)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from plume.errors import UserError
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
+Paths = str | Path | Sequence[str | Path]  # what the verbs' functions take as data
 Flag = Parameter(negative="")
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as one JSON object.")]
+TextColumn = Annotated[str, Parameter(help="Column or key of the text in tables.")]
+TrustCode = Annotated[
+    bool,
+    Parameter(negative="", help="Run the author's own Python files that a run was made with (its code/)."),
+]
 
 
-def call(command: Callable[..., None], *, name: str, words: Sequence[str]) -> None:
+def call(command: Callable[..., None], *, name: str, usage: str, words: Sequence[str]) -> None:
     """Call a verb's function with a command line's words.
 
     Raises:
@@ -23,6 +30,7 @@ def call(command: Callable[..., None], *, name: str, words: Sequence[str]) -> No
     """
     app = App(
         name=name,
+        usage=f"Usage: plume {usage}\n",
         default_command=command,
         version_flags=[],
         result_action="return_value",
@@ -30,11 +38,30 @@ def call(command: Callable[..., None], *, name: str, words: Sequence[str]) -> No
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
         help_format="plaintext",
+        help_flags=["--help", "-h"],
     )
     try:
         app(list(words))
+    except MissingArgumentError as error:
+        wanted = error.argument.name if error.argument is not None else "something"
+        raise UserError(f"{wanted} is missing: plume {usage} (more: {name} --help)") from None
     except CycloptsError as error:
-        raise UserError(f"{str(error).strip()} (see {name} --help)") from None
+        raise UserError(f"{str(error).strip()} (more: {name} --help)") from None
+
+
+def paths_of(data: Paths) -> list[Path]:
+    """One path or many, as paths that are there.
+
+    Raises:
+        UserError: one is not.
+    """
+    found = [Path(p) for p in ([data] if isinstance(data, str | Path) else data)]
+    if not found:
+        raise UserError("no data: name a file or a folder")
+    for path in found:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: name a file or a folder with text")
+    return found
 
 
 def tell(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
@@ -45,3 +72,9 @@ def tell(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 def note(text: str) -> None:
     """A line that is not the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

@@ -1,0 +1,154 @@
+"""``plume evaluate``: perplexity and bits per byte of a language model; accuracy and F1 of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from plume.commands.words import Json, Paths, TextColumn, TrustCode, paths_of, table, tell
+from plume.errors import UserError
+
+if TYPE_CHECKING:
+    from plume.runs import Run
+
+Part = Literal["test", "dev", "train", "all"]
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    data: Paths,
+    split: Part = "test",
+    text_column: str = "text",
+    label_column: str = "label",
+    pair_column: str | None = None,
+    limit: int | None = None,
+    trust_code: bool = False,
+) -> dict[str, Any]:
+    """What a run (a folder or a loaded one) is worth on the ``split`` of ``data``.
+
+    A classifier: accuracy, macro F1, micro F1 and Matthews, each with its 95 % interval. A model that predicts
+    tokens: nats, perplexities and bits per byte (a masked one's are pseudo-perplexities). ``limit``: so many
+    documents at most.
+
+    Raises:
+        UserError: the data cannot be read, or nothing of it lies in that split.
+    """
+    from plume.runs import Run, load
+
+    if split not in ("test", "dev", "train", "all"):
+        raise UserError(f"there is no split {split!r}: choose test, dev, train or all")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, got {limit}")
+    loaded = run if isinstance(run, Run) else load(run, trust_code=trust_code)
+    files = paths_of(data)
+    result: dict[str, Any] = {"run": str(loaded.path), "split": split}
+    if loaded.labels:
+        return result | _classification(loaded, files, split, text_column, label_column, pair_column, limit)
+    texts = list(islice(_texts(files, split, text_column), limit))
+    if not texts:
+        raise UserError(_nothing(files, split, "documents"))
+    return result | loaded.scorer.perplexity(texts).to_json()
+
+
+def _texts(files: Sequence[Path], split: Part, column: str) -> Iterator[str]:
+    from plume.text.readers import read
+    from plume.text.splits import split_of
+
+    for document in read(files, text_column=column):
+        if split == "all" or split_of(document.text) == split:
+            yield document.text
+
+
+def _classification(
+    run: Run, files: Sequence[Path], split: Part, text: str, label: str, pair: str | None, limit: int | None
+) -> dict[str, Any]:
+    from plume.evaluation.metrics import classification
+    from plume.training.adaptation import read_labelled
+
+    rows = read_labelled(files, text_column=text, label_column=label, pair_column=pair)
+    rows = [row for row in rows if split in ("all", row.split)][:limit]
+    if not rows:
+        raise UserError(_nothing(files, split, "labelled texts"))
+    if strange := sorted({row.label for row in rows} - set(run.labels)):
+        raise UserError(
+            f"the data has labels that {run.name} does not know: {', '.join(map(repr, strange[:5]))} "
+            f"(it knows {', '.join(map(repr, run.labels[:10]))})"
+        )
+    number = {name: i for i, name in enumerate(run.labels)}
+    segments = [
+        row.segments[0] if len(row.segments) == 1 else (row.segments[0], row.segments[1]) for row in rows
+    ]
+    answers = [number[answer.label] for answer in run.classify(segments)]
+    scores = classification([number[row.label] for row in rows], answers, num_labels=len(run.labels))
+    return {"texts": len(rows), **{name: estimate.to_json() for name, estimate in scores.items()}}
+
+
+def _nothing(files: Sequence[Path], split: Part, what: str) -> str:
+    return (
+        f"no {what} of {', '.join(map(str, files))} lie in the {split} split, which is decided by their content: "
+        f"bring more, or say --split all if nothing of this data was trained on"
+    )
+
+
+def command(
+    run: Annotated[Path, Parameter(name="RUN")],
+    /,
+    *,
+    data: list[Path],
+    split: Part = "test",
+    text_column: TextColumn = "text",
+    label_column: str = "label",
+    pair_column: str | None = None,
+    limit: int | None = None,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Perplexity and bits per byte of a language model; accuracy and F1, with intervals, of a classifier.
+
+    Parameters
+    ----------
+    run
+        A run, or a Hugging Face folder.
+    data
+        Files or folders. May be given again.
+    split
+        The part of the data: by default the 5 % that no verb trains on. all: for data of another origin.
+    label_column
+        Column or key of the label.
+    pair_column
+        Column or key of a second text.
+    limit
+        So many documents at most (a masked model reads a text once a token).
+    """
+    result = evaluate(
+        run, data=data, split=split, text_column=text_column, label_column=label_column, pair_column=pair_column,
+        limit=limit, trust_code=trust_code,
+    )  # fmt: skip
+    tell(result, table(_lines(result)), as_json=json)
+
+
+def _lines(result: dict[str, Any]) -> dict[str, str]:
+    lines = {"run": result["run"]}
+    if "texts" in result:
+        lines["texts"] = f"{result['texts']:,} ({result['split']})"
+        names = {"accuracy": "accuracy", "macro_f1": "macro F1", "matthews": "Matthews"}
+        for key, name in names.items():
+            value, (low, high) = result[key]["value"], result[key]["ci95"]
+            lines[name] = f"{value:.3f}  (95 %: {low:.3f} to {high:.3f})"
+        return lines
+    lines["text"] = (
+        f"{result['documents']:,} documents, {result['tokens']:,} tokens, {result['bytes']:,} bytes ({result['split']})"
+    )
+    pseudo = "pseudo-" if result["pseudo"] else ""
+    for key, name in [
+        ("bits_per_byte", "bits per byte"), ("bits_per_character", "bits per character"),
+        ("token_perplexity", f"{pseudo}perplexity a token"), ("word_perplexity", f"{pseudo}perplexity a word"),
+    ]:  # fmt: skip
+        if key in result:
+            lines[name] = f"{result[key]:.4g}"
+    return lines

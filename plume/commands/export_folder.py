@@ -1,0 +1,64 @@
+"""``plume export``: write a run as a folder that transformers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from plume.commands.words import Json, TrustCode, table, tell
+from plume.errors import UserError
+
+if TYPE_CHECKING:
+    from plume.runs import Run
+
+
+def export(run: str | Path | Run, *, to: str | Path) -> Path:
+    """Write a run (a folder or a loaded one) as a Hugging Face folder; returns it.
+
+    Raises:
+        UserError: transformers has no place for this model, or the folder holds something already.
+    """
+    from plume.models import interop
+    from plume.runs import Run, load
+    from plume.training.folder import RunFolder
+
+    loaded = run if isinstance(run, Run) else load(run)
+    folder = Path(to)
+    if (folder / "checkpoints").exists() or (folder / "run.json").exists():
+        raise UserError(f"{folder} is a run: export to a folder of its own")
+    own = RunFolder(loaded.path).tokenizer
+    interop.save(
+        loaded.model,
+        loaded.tokenizer.vocabulary,
+        folder,
+        tokenizer=own if own.is_dir() else loaded.path,
+        labels=loaded.labels,
+    )
+    return folder
+
+
+def command(
+    run: Annotated[Path, Parameter(name="RUN")],
+    /,
+    *,
+    to: Path,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Write a run as a folder that transformers loads: config.json, model.safetensors and the tokenizer.
+
+    Parameters
+    ----------
+    run
+        The run.
+    to
+        The folder to write.
+    """
+    from plume.runs import load
+
+    folder = export(load(run, trust_code=trust_code), to=to)
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    result = {"run": str(run), "folder": str(folder), "files": files}
+    tell(result, table({"folder": str(folder), "files": ", ".join(files)}), as_json=json)

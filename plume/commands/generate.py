@@ -1,0 +1,114 @@
+"""``plume generate``: continue a text, or fill its [MASK]."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from plume.commands.words import Json, TrustCode, tell
+
+if TYPE_CHECKING:
+    from plume.generation.sampling import Decoding
+    from plume.runs import Run
+
+
+def generate(run: str | Path | Run, prompt: Any = "", **settings: Any) -> Any:
+    """Continuations of one prompt or many by a run (a folder or a loaded one): ``Run.generate``."""
+    from plume.runs import Run, load
+
+    loaded = run if isinstance(run, Run) else load(run)
+    return loaded.generate(prompt, **settings)
+
+
+def command(
+    run: Annotated[Path, Parameter(name="RUN")],
+    /,
+    *,
+    prompt: Annotated[list[str] | None, Parameter(name="--prompt")] = None,
+    max_new_tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 0.95,
+    stop: Annotated[list[str] | None, Parameter(name="--stop")] = None,
+    samples: int = 1,
+    seed: int = 0,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Continue a text. A model that was pretrained to fill masks fills every [MASK] of the prompt instead.
+
+    Parameters
+    ----------
+    run
+        A run, or a Hugging Face folder.
+    prompt
+        The text to go on from (default: none, the model begins a text). May be given again.
+    max_new_tokens
+        At most so many tokens.
+    temperature
+        0: always the likeliest token; 1: as the model says; more is wilder.
+    top_k
+        Draw from so many likeliest tokens only (0: from all).
+    top_p
+        Draw from the likeliest tokens that together have this probability.
+    stop
+        End before this string. May be given again.
+    samples
+        So many continuations of each prompt.
+    seed
+        The same seed gives the same text.
+    """
+    from plume.generation.sampling import Decoding
+    from plume.runs import load
+
+    prompts = prompt or [""]
+    loaded = load(run, trust_code=trust_code)
+    if "fill_mask" in loaded.can and any("[MASK]" in p for p in prompts):
+        _fill(loaded, prompts, as_json=json)
+        return
+    decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                        stop=tuple(stop or ()), seed=seed, overflow="slide")  # fmt: skip
+    if not json and len(prompts) * samples == 1:
+        write(loaded, prompts[0], decoding)
+        return
+    found = loaded.complete(prompts, decoding, samples=samples)
+    texts = [
+        {"prompt": prompts[i // samples], "text": c.text, "finish": c.finish} for i, c in enumerate(found)
+    ]
+    tell(
+        {"run": str(run), "texts": texts},
+        "\n\n".join(f"{t['prompt']}{t['text']}" for t in texts),
+        as_json=json,
+    )
+
+
+def write(run: Run, prompt: str, decoding: Decoding) -> str:
+    """Write a prompt and its continuation to standard output as it grows; the continuation."""
+    sys.stdout.write(prompt)
+    sys.stdout.flush()
+    parts = []
+    try:
+        for delta in run.stream([prompt], decoding):
+            parts.append(delta.text)
+            sys.stdout.write(delta.text)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    return "".join(parts)
+
+
+def _fill(run: Run, prompts: Sequence[str], *, as_json: bool) -> None:
+    result, lines = [], []
+    for prompt in prompts:
+        found = run.fill_mask(prompt)
+        masks = found if found and isinstance(found[0], list) else [found]
+        result.append({"prompt": prompt, "masks": [[vars(filled) for filled in mask] for mask in masks]})
+        for number, mask in enumerate(masks):
+            lines += [f"[MASK] {number + 1}:"] if len(masks) > 1 else []
+            lines += [f"{filled.probability:6.1%}  {filled.token}" for filled in mask]
+    tell({"run": str(run.path), "texts": result}, "\n".join(lines), as_json=as_json)

@@ -1,0 +1,93 @@
+"""``plume import``: make a run of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from plume.commands.words import Json, table, tell
+from plume.errors import UserError
+
+if TYPE_CHECKING:
+    from plume.models.interop import Imported
+    from plume.runs import Run
+    from plume.text.tokenizers import Tokenizer
+
+
+def import_folder(folder: str | Path, *, out: str | Path) -> Run:
+    """Make the run ``out`` of a Hugging Face folder (BERT, GPT-2): its weights are the checkpoint of step 0.
+
+    Raises:
+        UserError: the folder cannot be read, or ``out`` holds something already.
+    """
+    from plume import config
+    from plume.models import interop
+    from plume.runs import load
+    from plume.text.tokenizers import Tokenizer
+    from plume.training.checkpoints import Checkpoints
+    from plume.training.folder import RunFolder, write_json
+
+    source, run = Path(folder), RunFolder(Path(out))
+    imported = interop.load(source)
+    tokenizer = Tokenizer.from_hf(source)
+    imported.model(tokenizer.vocabulary)  # does it fit?
+    with run.lock():
+        if run.exists() or run.checkpoints.exists():
+            raise UserError(f"{out} holds a run already: choose another --out")
+        tokenizer.save(run.tokenizer)
+        write_json(run.config, config.to_json(recipe_of(imported, tokenizer)))
+        parent = {"path": str(source.resolve()), "step": None, "fingerprint": None}
+        run.write_run({"kind": "imported", "parent": parent, "finished": 1})
+        Checkpoints(run.checkpoints).save(0, {"model": dict(imported.state)}, {})
+    return load(out)
+
+
+def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
+    """A recipe that goes on where the published model stopped: its shape, its objective, plain training values."""
+    from plume.objectives.classification import Classification
+    from plume.runs import objective_of
+    from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece
+    from plume.text.windows import FullSentences, PackedStream, SegmentPairs
+    from plume.training.settings import Adaptation, Pretraining, Training
+
+    objective, length = objective_of(imported), imported.config.max_positions
+    training = Training(steps=1, batch_size=32, lr=2e-5)
+    if isinstance(objective, Classification):
+        return Adaptation(objective=objective, model=imported.config, training=training)
+    kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters}
+    windows = PackedStream(length) if imported.family == "gpt2" else FullSentences(length)
+    pairs = "next_sentence" in imported.heads
+    return Pretraining(
+        tokenizer=kinds[tokenizer.kind](tokenizer.vocabulary.size),
+        windows=SegmentPairs(length) if pairs else windows,
+        objective=objective,
+        model=imported.config,
+        training=training,
+    )
+
+
+def command(
+    folder: Annotated[Path, Parameter(name="HF_FOLDER")],
+    /,
+    *,
+    out: Path,
+    json: Json = False,
+) -> None:
+    """Make a run of a Hugging Face folder (BERT or GPT-2), to be adapted, evaluated or trained on.
+
+    Parameters
+    ----------
+    folder
+        The folder: config.json, model.safetensors and the tokenizer's files.
+    out
+        The run folder to make.
+    """
+    run = import_folder(folder, out=out)
+    facts = run.facts()
+    tell(
+        {"run": str(out), "can": list(run.can), **facts},
+        table({**facts, "can": ", ".join(run.can)}),
+        as_json=json,
+    )

@@ -1,0 +1,126 @@
+"""``plume pretrain``: train a model on text, or go on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from plume.commands.words import Flag, Json, Paths, TextColumn, TrustCode, paths_of, table, tell
+from plume.errors import UserError
+
+if TYPE_CHECKING:
+    from plume.runs import Run
+
+
+def pretrain(
+    recipe: Any,
+    *settings: str,
+    data: Paths,
+    out: str | Path,
+    tokenizer: str | Path | None = None,
+    start: str | Path | None = None,
+    text_column: str = "text",
+    accept_changes: bool = False,
+    trust_code: bool = False,
+) -> Run:
+    """Train ``recipe`` (a name like ``"bert:tiny"`` or the object itself) on ``data`` into the run folder ``out``.
+
+    ``settings`` are words such as ``"training.steps=1000"``. ``tokenizer``: a folder, else one is trained. ``start``:
+    a run or Hugging Face folder to take the first weights from. The same call on a run that exists resumes it.
+
+    Raises:
+        UserError: anything the user can mend; the sentence says how.
+    """
+    from plume import config
+
+    resolved = config.resolve(recipe, trust_code=trust_code) if isinstance(recipe, str) else recipe
+    resolved = config.override(resolved, settings)
+    from plume.training import pretraining
+    from plume.training.settings import Pretraining
+
+    if not isinstance(resolved, Pretraining):
+        raise UserError(
+            f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
+        )
+    folder = pretraining.pretrain(
+        resolved,
+        data=paths_of(data),
+        out=Path(out),
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        start=None if start is None else Path(start),
+        text_column=text_column,
+        accept_changes=accept_changes,
+    )
+    from plume.runs import load
+
+    return load(folder, trust_code=True)  # its code is what the user named just now
+
+
+def command(
+    recipe: str,
+    /,
+    *settings: Annotated[str, Parameter(name="key.path=value")],
+    data: list[Path],
+    out: Path,
+    tokenizer: Path | None = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    text_column: TextColumn = "text",
+    accept_changes: Annotated[bool, Flag] = False,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Train a model on text. The same command again goes on where it stopped, or says that it is finished.
+
+    Parameters
+    ----------
+    recipe
+        bert:tiny, gpt:small, lstm:tiny, ..., my_file.py:function, or a run's config.json.
+    settings
+        Change the recipe: training.steps=1000 model.num_layers=4 windows=FullSentences
+        (plume show RECIPE --settings lists them all).
+    data
+        Files or folders of text; 90 % trains, 5 % is for curves, 5 % for plume evaluate. May be given again.
+    out
+        The run folder.
+    tokenizer
+        Use this one (a folder of plume tokenizer, a run, a Hugging Face folder) instead of training one.
+    start
+        A run or Hugging Face folder to take the first weights from.
+    accept_changes
+        Go on although code, versions or the machine have changed; the run records it.
+    """
+    run = pretrain(
+        recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, text_column=text_column,
+        accept_changes=accept_changes, trust_code=trust_code,
+    )  # fmt: skip
+    result = summary(run)
+    tell(result, _lines(result), as_json=json)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Where a run stands: its last rows of training and held-out loss, in nats."""
+    from plume.training.folder import RunFolder
+    from plume.training.meters import history
+
+    folder = RunFolder(run.path)
+    result: dict[str, Any] = {"run": str(run.path), "step": run.step}
+    for split in ("train", "dev"):
+        rows = list(history(folder.metrics, split)) if folder.metrics.is_file() else []
+        if rows:
+            result[f"{split}_loss"] = rows[-1]["loss"]
+            result["tokens"] = max(result.get("tokens", 0), rows[-1]["tokens"])
+    curve = folder.curve[1]
+    if curve.is_file():
+        result["curve"] = str(curve)
+    return result
+
+
+def _lines(result: dict[str, Any]) -> str:
+    lines = {"run": f"{result['run']}, step {result['step']:,}"}
+    names = {"train_loss": "training loss", "dev_loss": "held-out loss"}
+    lines |= {label: f"{result[key]:.4f} nats" for key, label in names.items() if key in result}
+    if "curve" in result:
+        lines["curve"] = result["curve"]
+    return table(lines)
