@@ -320,7 +320,7 @@ def test_more_context_never_hurts_a_trained_model() -> None:
                                attention_dropout=0.0, init_std=0.1)  # fmt: skip
     network = PretrainedModel.build(config, VOCAB, lambda b: objective.heads(b, VOCAB), seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    for step in range(120):
+    for step in range(70):
         texts = [np.append(0, echoes(window, 16 * step + i)) for i in range(16)]
         batch = collate([Example(Slots.causal(t[:-1], labels={"next_token": t[1:]})) for t in texts])
         loss = objective.losses(network, batch).heads["next_token"]
