@@ -113,7 +113,8 @@ class WordPieceEncoder:
     _ALONE = (
         (0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E), (0xA1, 0xBF), (0x2010, 0x2027), (0x2030, 0x205E),
         (0x3000, 0x3003), (0x3008, 0x3011), (0x3014, 0x301F), (0xFF01, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40),
-        (0xFF5B, 0xFF65), (0x09, 0x0A), (0x0D, 0x0D), (0x20, 0x20), (0xA0, 0xA0), (0x2000, 0x200A),
+        (0xFF5B, 0xFF65), (0x09, 0x0D), (0x20, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680),
+        (0x2000, 0x200A), (0x2028, 0x2029), (0x205F, 0x205F),
     )  # fmt: skip
     _MOST = 2**24  # characters of remembered runs
 
@@ -172,7 +173,11 @@ class WordPieceEncoder:
         if segmented:
             ideographs = alone[character_classes()[characters[alone]] == IDEOGRAPH]
             marks[before[ideographs]] = np.where(segment(text)[ideographs], WORD, 0)
-        sentences = np.concatenate([before[sentence_starts(text, characters)], before[joined.starts]])
+        cuts = sentence_starts(text, characters)
+        if len(first):  # a place inside a run is where the run begins: what stands before it is dropped
+            run = np.searchsorted(first, cuts, "right") - 1
+            cuts = np.where((run >= 0) & (cuts < end[run]), first[run], cuts)
+        sentences = np.concatenate([before[cuts], before[joined.starts]])
         marks[sentences[sentences < len(marks)]] |= SENTENCE
         return Flat(ids, marks, before[joined.ends] - before[joined.starts])
 
@@ -229,21 +234,20 @@ class ByteLevelEncoder:
         word[starts[lengths > 0]] = True
         marks[word] = WORD
         characters = sentence_starts(joined.text, joined.characters)
-        marks[_tokens_at(visible, characters if offsets is None else offsets[characters])] |= SENTENCE
+        begin = characters if offsets is None else offsets[characters]
+        marks[_tokens_at(visible, blanks == sizes, begin)] |= SENTENCE
         marks[starts[lengths > 0]] |= SENTENCE
         return Flat(ids, marks, lengths)
 
 
-def _tokens_at(visible: Array, begins: Array) -> Array:
-    """The tokens with which something begins: ``visible`` [N], ascending, is where each token's text begins.
+def _tokens_at(visible: Array, blank: Array, begins: Array) -> Array:
+    """The tokens with which something begins: the first one that is not blank and begins there or later.
 
-    Of a token of blanks and the token after them the latter; a place inside a token counts for the next.
+    ``visible`` [N], ascending, is where each token's text begins behind its blanks; ``blank`` [N]: it has none.
     """
-    if not len(visible):
-        return np.zeros(0, np.int64)
-    token = np.searchsorted(visible, begins, "right") - 1
-    token += (token < 0) | (visible[np.maximum(token, 0)] != begins)
-    return token[token < len(visible)]
+    solid = np.flatnonzero(~blank)
+    place = np.searchsorted(visible[solid], begins)
+    return solid[place[place < len(solid)]]
 
 
 _APOSTROPHES = frozenset((b"'s", b"'t", b"'re", b"'ve", b"'m", b"'ll", b"'d"))
@@ -319,6 +323,6 @@ class OffsetsEncoder:
         marks = np.where(begins[begin] | (begin >= spans[:, 1]), WORD, 0).astype(np.uint8)
         starts = (np.cumsum(lengths) - lengths)[lengths > 0]
         sentences = sentence_starts(joined.text, joined.characters)
-        marks[_tokens_at(np.maximum.accumulate(begin), sentences)] |= SENTENCE
+        marks[_tokens_at(np.maximum.accumulate(begin), begin >= spans[:, 1], sentences)] |= SENTENCE
         marks[starts] |= WORD | SENTENCE
         return Flat(ids, marks, lengths)

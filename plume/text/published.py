@@ -156,6 +156,8 @@ def write(inner: library.Tokenizer, vocabulary: Vocabulary, folder: Path, *, fra
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
     }
+    if framed:
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     for role in _ROLES:
         number = getattr(vocabulary, role)
         if number is not None:

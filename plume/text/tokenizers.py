@@ -6,6 +6,8 @@ Every kind has all special tokens (pad, unk, cls, sep, mask, bos, eos), so that 
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,19 +51,43 @@ class WordPiece:
     lowercase: bool = True
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
-        inner = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))  # noqa: S106
-        inner.normalizer = library.normalizers.BertNormalizer(lowercase=self.lowercase)
-        inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-        inner.decoder = library.decoders.WordPiece()
         kept = _sample(texts, 100_000_000)
+        inner = self._empty({})
+        alphabet = self._alphabet(inner, kept)
+        # The library numbers the characters inside words in no fixed order, and breaks ties by number; given
+        # beforehand, as if they were special, they make training repeatable.
+        inside = [f"##{c}" for c in alphabet if len(_cut(inner, f"a{c}a")) == 1]
         trainer = library.trainers.WordPieceTrainer(
             vocab_size=self.vocab_size,
-            special_tokens=list(_BRACKETS.values()),
-            limit_alphabet=min(_alphabet(kept, 0.9999), max(64, self.vocab_size * 3 // 4)),
+            special_tokens=[*_BRACKETS.values(), *inside],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             show_progress=False,
         )
         inner.train_from_iterator(kept, trainer, length=len(kept))
-        return _finish(inner, "wordpiece", _BRACKETS)
+        final = self._empty(inner.get_vocab(with_added_tokens=True))
+        final.add_special_tokens(list(_BRACKETS.values()))
+        return _finish(final, "wordpiece", _BRACKETS)
+
+    def _empty(self, vocabulary: dict[str, int]) -> library.Tokenizer:
+        inner = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+        inner.normalizer = library.normalizers.BertNormalizer(lowercase=self.lowercase)
+        inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        inner.decoder = library.decoders.WordPiece()
+        return inner
+
+    def _alphabet(self, inner: library.Tokenizer, texts: Sequence[str]) -> list[str]:
+        """The characters that make up 99.99 % of the text as it is read; the others are noise."""
+        raw = _count_characters(texts)
+        counts: Counter[str] = Counter()
+        for code in np.flatnonzero(raw).tolist():
+            for piece in _cut(inner, chr(code)):
+                for character in piece:
+                    counts[character] += int(raw[code])
+        ranked = sorted(counts, key=lambda c: (-counts[c], c))
+        share = np.cumsum([counts[c] for c in ranked])
+        enough = int(np.searchsorted(share, 0.9999 * share[-1])) + 1 if len(share) else 0
+        return sorted(ranked[: min(enough, max(64, self.vocab_size * 3 // 4))])
 
 
 @dataclass(frozen=True)
@@ -115,6 +141,10 @@ class Unigram:
         )
         kept = _sample(texts, 4_000_000)
         inner.train_from_iterator(kept, trainer, length=len(kept))
+        model = json.loads(inner.to_str())["model"]
+        special = [(piece, float(score)) for piece, score in model["vocab"][: len(_BRACKETS)]]
+        pieces = _ordered(dict(model["vocab"][len(_BRACKETS) :]))
+        inner.model = library.models.Unigram([*special, *pieces], unk_id=model["unk_id"])
         return _finish(inner, "unigram", _BRACKETS)
 
 
@@ -164,10 +194,28 @@ def _count_characters(texts: Sequence[str]) -> Array:
     return counts
 
 
-def _alphabet(texts: Sequence[str], coverage: float) -> int:
-    """How many of the most frequent characters make up ``coverage`` of the text; the rest is noise."""
-    counts = np.sort(_count_characters(texts))[::-1]
-    return int(np.searchsorted(np.cumsum(counts), coverage * counts.sum())) + 1
+def _ordered(scores: dict[str, float]) -> list[tuple[str, float]]:
+    """Pieces and their log probabilities, without what chance left in them.
+
+    The library sums in no fixed order (the last digits differ from run to run), and gives the characters that
+    its pruning lost the last places, 0.0001 apart, in no fixed order.
+    """
+    ranked = sorted(scores, key=lambda p: -scores[p])
+    tail = len(ranked)
+    while (
+        tail > 1
+        and len(ranked[tail - 1]) == 1
+        and scores[ranked[tail - 2]] - scores[ranked[tail - 1]] < 0.00011
+    ):
+        tail -= 1
+    ends = [round(scores[p], 4) for p in ranked[tail - 1 :]]
+    head = sorted(((p, round(scores[p], 4)) for p in ranked[: tail - 1]), key=lambda x: (-x[1], x[0]))
+    return [*head, *zip(sorted(ranked[tail - 1 :]), ends, strict=True)]
+
+
+def _cut(inner: library.Tokenizer, text: str) -> list[str]:
+    """The words of ``text`` as the tokenizer sees them."""
+    return [piece for piece, _ in inner.pre_tokenizer.pre_tokenize_str(inner.normalizer.normalize_str(text))]
 
 
 def _finish(inner: library.Tokenizer, kind: Kind, names: dict[str, str]) -> Tokenizer:

@@ -129,7 +129,11 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides which ids a text becomes."""
-        model = json.dumps(self._settings | {"truncation": None, "padding": None}, sort_keys=True)
+        settings = self._settings | {"truncation": None, "padding": None}
+        if settings["model"]["type"] == "Unigram":  # a score loses its last digit when it is written and read
+            scores = [[piece, f"{score:.6g}"] for piece, score in settings["model"]["vocab"]]
+            settings["model"] = settings["model"] | {"vocab": scores}
+        model = json.dumps(settings, sort_keys=True)
         card = json.dumps([self.kind, asdict(self.vocabulary)], sort_keys=True)
         return hashlib.sha256((model + card).encode()).hexdigest()
 
