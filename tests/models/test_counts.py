@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.errors import UserError
+from plume.generation.decoding import generate
+from plume.generation.language_models import HistoryModel
+from plume.generation.sampling import Decoding
 from plume.models.counts import Counts, KneserNey, Laplace, NGrams, _distinct, discounts
 
 EOS, UNK, A, B, C, D = range(6)
@@ -333,3 +336,14 @@ def test_what_is_wrong_is_said() -> None:
         NGrams.fit([[1, 2, 3, 0, 0]], 1, 5, KneserNey("error"))
     with pytest.warns(UserWarning, match="small text"):
         NGrams.fit([[1, 2, 3, 0, 0]], 1, 5)
+
+
+def test_counts_generate_through_the_loop_all_families_share(golden: NGrams) -> None:
+    model = HistoryModel(golden.next_token_log_probs)
+    [greedy] = generate(model, [[A]], Decoding(max_new_tokens=9, eos=(EOS,)))
+    assert greedy.ids == (B, C, EOS)
+    np.testing.assert_allclose(greedy.log_probs, golden.log_probs([A, B, C, EOS])[1:], atol=1e-12)
+    drawn = generate(model, [[A]], Decoding(max_new_tokens=9, eos=(EOS,), temperature=1.0, seed=3), samples=40)
+    assert {len(g.ids) for g in drawn} != {3}
+    for text in drawn[:5]:
+        np.testing.assert_allclose(text.log_probs, golden.log_probs([A, *text.ids])[1:], atol=1e-12)
