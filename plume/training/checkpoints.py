@@ -200,15 +200,21 @@ class Checkpoints:
             open_checkpoint(path)
         except DamagedCheckpoint as error:
             raise OSError(f"what was written did not read back: {error}") from error
-        self._point_latest(path.name)
-        self._retire(protected)
+        try:
+            self._point_latest(path.name)
+            self._retire(protected)
+        except OSError as error:  # the checkpoint is whole and will be found; nothing may be taken away now
+            self.say(f"{path} is written, but older ones could not retire ({error.strerror or error})")
         return path
 
-    def discard(self, after: int) -> None:
-        """Remove the checkpoints of steps above ``after``: a branch that the run has left."""
+    def go_on_from(self, found: Checkpoint, protected: Collection[int] = ()) -> None:
+        """Tidy up after a run that died: what is newer than ``found`` is damaged or of a branch that was left,
+        and older ones may not have had the time to retire. ``found`` must be valid: ``newest`` gives it.
+        """
         for step in self.steps():
-            if step > after:
+            if step > found.step:
                 self._remove(self.folder / folder_name(step))
+        self._retire(protected)
 
     def _write(
         self, aside: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
@@ -237,13 +243,17 @@ class Checkpoints:
     def _point_latest(self, name: str) -> None:
         fault("checkpoint.latest")
         aside = self.folder / ".writing-latest"
-        with _Hashed(aside) as file:
-            file.write(f"{name}\n".encode())
-        aside.replace(self.folder / "latest")
+        try:
+            with _Hashed(aside) as file:
+                file.write(f"{name}\n".encode())
+            aside.replace(self.folder / "latest")
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
         sync_folder(self.folder)
 
     def _retire(self, protected: Collection[int]) -> None:
-        # Called after the newest one was read back and found whole, so that one is never among these.
+        # Called when the newest one has been read and found whole: it is never among these.
         if self.keep is not None:
             for step in self.steps()[: -self.keep]:
                 if step not in protected:

@@ -18,7 +18,7 @@ import signal
 
 VARIABLE = "PLUME_FAULT"
 
-_passed: dict[str, int] = {}  # point -> how often passed since the variable was set
+_passed: dict[tuple[str, str], int] = {}  # (the variable's text, point) -> how often passed
 
 
 class InjectedFault(BaseException):
@@ -29,14 +29,18 @@ def fault(point: str) -> None:
     """Fail here if the environment says so."""
     plan = os.environ.get(VARIABLE)
     if plan is None:
-        _passed.clear()
         return
-    count = _passed[point] = _passed.get(point, 0) + 1
+    count = _passed[plan, point] = _passed.get((plan, point), 0) + 1
     for order in plan.split(","):
         where, _, action = order.partition("=")
         name, _, number = where.partition("@")
         if name == point and count == int(number or 1):
             _fail(point, action or "kill")
+
+
+def reset() -> None:
+    """Count from the beginning again, as a new process would."""
+    _passed.clear()
 
 
 def _fail(point: str, action: str) -> None:

@@ -433,8 +433,10 @@ class Trainer:
             "training": {"steps": self.training.steps},
             "identity": dict(self.identity),
         }
-        kept = {self.progress.best_step} if self.early else set()
-        self.saver.save(self.progress.step, parts, state, kept)
+        self.saver.save(self.progress.step, parts, state, self._protected(self.progress.best_step))
+
+    def _protected(self, best: int) -> set[int]:
+        return {best} if self.early else set()
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint that is whole and of this run; without one, from the beginning."""
@@ -443,7 +445,7 @@ class Trainer:
             self.checkpoints.sweep()
             found = self.checkpoints.newest(self._fits)
             if found is not None:
-                self.checkpoints.discard(after=found.step)
+                self.checkpoints.go_on_from(found, self._protected(found.state["progress"]["best_step"]))
             elif self.checkpoints.newest() is not None:
                 raise UserError(
                     f"{self.folder.path} cannot grow to {self.training.steps} steps: none of its checkpoints was made "
