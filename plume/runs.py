@@ -147,7 +147,7 @@ class Run:
     def stream(
         self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
     ) -> Iterator[Delta]:
-        """The same as it grows."""
+        """The same as it grows. What cannot be done is said at once, before the first delta is asked for."""
         return stream(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
 
     @cached_property
@@ -323,7 +323,7 @@ class Run:
                                 f"{self.name} can read: shorten it")  # fmt: skip
         return slots
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and not inference mode: what comes back is an ordinary tensor
     def _each(
         self, texts: Sequence[Slots[Array]], answer: Callable[[Slots[Array], Sequence[Tensor]], T]
     ) -> list[T]:

@@ -149,6 +149,7 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
         ("bits_per_byte", "bits per byte"), ("bits_per_character", "bits per character"),
         ("token_perplexity", f"{pseudo}perplexity a token"), ("word_perplexity", f"{pseudo}perplexity a word"),
     ]:  # fmt: skip
-        if key in result:
+        spaced = result["bytes"] < 40 * result["words"]  # Chinese has no words between blanks to divide by
+        if key in result and (spaced or key != "word_perplexity"):
             lines[name] = f"{result[key]:.4g}"
     return lines

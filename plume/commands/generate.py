@@ -88,11 +88,12 @@ def command(
 
 def write(run: Run, prompt: str, decoding: Decoding) -> str:
     """Write a prompt and its continuation to standard output as it grows; the continuation."""
+    deltas = run.stream([prompt], decoding)  # before anything is written: perhaps it cannot
     sys.stdout.write(prompt)
     sys.stdout.flush()
     parts = []
     try:
-        for delta in run.stream([prompt], decoding):
+        for delta in deltas:
             parts.append(delta.text)
             sys.stdout.write(delta.text)
             sys.stdout.flush()

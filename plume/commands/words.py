@@ -8,17 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from plume.errors import UserError
 
 Paths = str | Path | Sequence[str | Path]  # what the verbs' functions take as data
-Flag = Parameter(negative="")
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as one JSON object.")]
+Flag = Parameter(show_default=False)
+Json = Annotated[
+    bool, Parameter(name="--json", show_default=False, help="Print the result as one JSON object.")
+]
 TextColumn = Annotated[str, Parameter(help="Column or key of the text in tables.")]
 TrustCode = Annotated[
     bool,
-    Parameter(negative="", help="Run the author's own Python files that a run was made with (its code/)."),
+    Parameter(
+        show_default=False, help="Run the author's own Python files that a run was made with (its code/)."
+    ),
 ]
 
 
@@ -30,8 +34,10 @@ def call(command: Callable[..., None], *, name: str, usage: str, words: Sequence
     """
     app = App(
         name=name,
-        usage=f"Usage: plume {usage}\n",
+        usage=f"Usage: plume {usage}",
         default_command=command,
+        default_parameter=Parameter(negative=""),
+        group_commands=Group("Parameters"),
         version_flags=[],
         result_action="return_value",
         print_error=False,
