@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from plume.commands.pretrain import warmed
 from plume.commands.words import Flag, Json, Paths, TextColumn, TrustCode, paths_of, table, tell
 from plume.errors import UserError
 
@@ -88,13 +87,11 @@ def _chosen(
     plain = Adaptation(
         objective=parent.objective, model=shape, training=suitable(16, shape, "full"), examples=examples
     )
-    mode = config.override(
-        plain, warmed(settings, plain.training)
-    ).mode  # every bad word is told here, all at once
+    mode = config.override(plain, settings).mode  # every bad word is told here, all at once
     count = sum(row.split == "train" for row in read_labelled(files, **columns))  # type: ignore[arg-type]
     count = max(1, count if examples is None else min(examples, count))
     plain = replace(plain, mode=mode, training=suitable(count, shape, mode))
-    chosen: Adaptation = config.override(plain, warmed(settings, plain.training))
+    chosen: Adaptation = config.override(plain, settings)
     if (chosen.objective, chosen.model) != (plain.objective, plain.model):
         raise UserError(
             "adapt takes its objective and model from the run: only mode and training.* can be set here"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from plume.commands.words import Flag, Json, Paths, TextColumn, TrustCode, note, paths_of, table, tell
+from plume.commands.words import Flag, Json, Paths, TextColumn, TrustCode, paths_of, table, tell
 from plume.errors import UserError
 
 if TYPE_CHECKING:
     from plume.runs import Run
-    from plume.training.settings import Training
 
 
 def pretrain(
@@ -45,10 +43,7 @@ def pretrain(
         raise UserError(
             f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
         )
-    words = warmed(settings, resolved.training)
-    resolved = config.override(resolved, words)
-    if len(words) > len(settings):
-        note(f"so few steps: {words[-1]}, unless you set it")
+    resolved = config.override(resolved, settings)
     folder = pretraining.pretrain(
         resolved,
         data=paths_of(data),
@@ -61,19 +56,6 @@ def pretrain(
     from plume.runs import load
 
     return load(folder, trust_code=True)  # its code is what the user named just now
-
-
-def warmed(settings: Sequence[str], training: Training) -> list[str]:
-    """The words, and one more where so few steps are asked for that the recipe's warm-up would take half of them."""
-    words = dict(word.partition("=")[::2] for word in settings)
-    try:
-        steps = int(float(words["training.steps"]))
-    except (KeyError, ValueError, OverflowError):
-        return [*settings]
-    fixed = training.warmup_steps
-    if "training.warmup_steps" in words or fixed is None or fixed <= steps / 2:
-        return [*settings]
-    return [*settings, "training.warmup_steps=null"]
 
 
 def command(

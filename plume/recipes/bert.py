@@ -59,7 +59,7 @@ def _laptop(*, num_layers: int, d_model: int, lr: float, steps: int) -> Pretrain
             weight_decay=0.01,
             betas=(0.9, 0.999),
             eps=1e-6,
-        ),  # fmt: skip
+        ),
     )
 
 

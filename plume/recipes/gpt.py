@@ -52,7 +52,7 @@ def _laptop(*, num_layers: int, d_model: int, length: int, lr: float, steps: int
             min_lr_share=0.1,
             weight_decay=0.1,
             betas=(0.9, 0.95),
-        ),  # fmt: skip
+        ),
     )
 
 

@@ -24,9 +24,8 @@ def tiny() -> Pretraining:
             steps=8_000,
             lr=3e-3,
             schedule="cosine",
-            warmup_steps=100,
             min_lr_share=0.1,
             weight_decay=0.0,
             clip_norm=1.0,
-        ),  # fmt: skip
+        ),
     )
