@@ -243,7 +243,7 @@ def inspect(source: SourceFile) -> None:
             raise UserError(f"{source.path} is {what}, not text: convert it to text first, or take it away")
     # NULs that stand alone are dropped later; many control bytes are no text at all.
     strange = len(head) - len(head.translate(None, _CONTROLS))
-    if strange > len(head) // 20 and strange > 1:
+    if strange > max(4, len(head) // 20):
         raise UserError(
             f"{source.path} is not text: {strange} of its first {len(head)} bytes are control bytes. Convert it to "
             f"UTF-8 text first (UTF-16 needs its byte order mark), or take it away"

@@ -154,7 +154,9 @@ def check(sources: Iterable[SourceFile], *, text_column: str = "text") -> None:
     sentences = []
     for source in sources:
         try:
-            next(iter(read_file(source, text_column=text_column)), None)
+            inspect(source)
+            if source.format != "text":
+                next(iter(read_file(source, text_column=text_column)), None)
         except UserError as error:
             sentences.append(str(error))
     if len(sentences) > 5:

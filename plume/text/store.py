@@ -144,7 +144,8 @@ class _Builder:
                 if done >= _SHARD:
                     self._mark()
                     done = 0
-            self._mark()
+            if not self.shards or self._fields() != vars(state):
+                self._mark()
         return self._finish()
 
     def _add(self, batch: Batch) -> None:
@@ -212,6 +213,12 @@ class _Builder:
         _sync_folder(self.folder)
         self._hashes = {name: hashlib.sha256() for name in self._handles}
 
+    def _fields(self) -> dict[str, Any]:
+        """Where the last marker stands, as fields of ``_State``."""
+        fields = {k: v for k, v in self.shards[-1].items() if k not in ("sha256", "start")}
+        copied: dict[str, Any] = json.loads(json.dumps(fields))
+        return copied
+
     def _resume(self) -> None:
         """Take over the markers of a killed build that are still true, the last one first."""
         try:
@@ -253,8 +260,7 @@ class _Builder:
                 break
         self.shards = markers
         if markers:
-            fields = {k: v for k, v in markers[-1].items() if k not in ("sha256", "start")}
-            self.state = _State(**json.loads(json.dumps(fields)))
+            self.state = _State(**self._fields())
         lines = [{"files": self.files, "options": self.options}, *markers]
         _replace(journal_of(self.folder), "".join(json.dumps(row) + "\n" for row in lines) if markers else "")
 
