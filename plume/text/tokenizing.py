@@ -102,12 +102,25 @@ class Tokenizer:
             raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from None
 
     def save(self, folder: Path | str) -> None:
-        """Write ``tokenizer.json`` (the library's format) and ``vocabulary.json`` into ``folder``."""
+        """Write ``tokenizer.json`` (the library's format) and ``vocabulary.json`` into ``folder``.
+
+        A folder that is not there yet appears whole or not at all.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         card = {"format": FORMAT, "kind": self.kind, "vocabulary": asdict(self.vocabulary)}
-        (folder / "tokenizer.json").write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-        (folder / "vocabulary.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        files = {
+            "tokenizer.json": self._inner.to_str(pretty=True),
+            "vocabulary.json": json.dumps(card, indent=1) + "\n",
+        }
+        aside = folder if folder.exists() else folder.with_name(f"{folder.name}.{os.getpid()}.new")
+        aside.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            with open(aside / name, "w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+        if aside != folder:
+            os.replace(aside, folder)
 
     @classmethod
     def from_hf(cls, folder: Path | str) -> Tokenizer:
