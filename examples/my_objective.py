@@ -33,6 +33,10 @@ class Missing(Objective[Window]):
         both = np.stack([example.inputs.input_ids, example.inputs.labels["missing_token"]], axis=1).ravel()
         return both[both != IGNORE]
 
+    def read(self, segments, vocab):
+        ends = [np.append(segment, vocab.require("sep")) for segment in segments]
+        return Slots.bidirectional(np.concatenate([[vocab.require("cls")], *ends])), 0
+
 
 def tiny():
     return Pretraining(
