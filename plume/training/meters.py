@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +36,10 @@ class MetricsFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         size = os.fstat(self._file).st_size
         tail = os.pread(self._file, min(size, 1 << 20), max(0, size - (1 << 20)))
-        if tail and not tail.endswith(b"\n"):  # a row that a kill or a full disk tore
-            os.ftruncate(self._file, size - len(tail) + tail.rfind(b"\n") + 1)
+        whole = tail[: tail.rfind(b"\n") + 1]
+        if whole != tail:  # a row that a kill or a full disk tore
+            os.ftruncate(self._file, size - len(tail) + len(whole))
+        self.last_attempt = max((int(row["attempt"]) for row in _rows(whole.splitlines()[-1:])), default=0)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
@@ -67,15 +70,15 @@ class MetricsFile:
 
 def history(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:
     """A run's rows of one split, each step once and in order: what a later attempt redid replaces what it redid."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill; the attempt after it wrote the step again
-        if row["split"] == split:
-            rows[row["step"]] = row
+    rows = {row["step"]: row for row in _rows(path.read_bytes().splitlines()) if row["split"] == split}
     return iter([rows[step] for step in sorted(rows)])
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        # What a kill tore is no row; the attempt after it wrote the step again.
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -32,9 +32,9 @@ class Training:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
     plain all-reduce. ``spike_sigma`` is how far above its recent mean a loss must lie for its step to be
     skipped (None: only what is not finite is skipped). ``bias_correction=False`` is BERT's own Adam (spec
-    06, section 6). ``keep`` is how many checkpoints stay (None: all). Every ``eval_every`` steps (None: never)
-    ``eval_batches`` global batches of held-out text are read. ``data_seed`` orders the data, ``init_seed``
-    draws the weights, ``noise_seed`` masks and drops out.
+    06, section 6). ``save_every`` is how many steps a kill may cost at most; ``keep`` how many checkpoints stay
+    (None: all). Every ``eval_every`` steps (None: never) ``eval_batches`` global batches of held-out text are
+    read. ``data_seed`` orders the data, ``init_seed`` draws the weights, ``noise_seed`` masks and drops out.
     """
 
     steps: int

@@ -111,6 +111,7 @@ class Trainer:
         self.saver = Saver(self.checkpoints, self.say)
         self.rows: MetricsFile | None = None
         self._began = 0.0
+        self._from = 0
 
     def say(self, message: str) -> None:
         """Tell the user, once for all ranks."""
@@ -128,9 +129,11 @@ class Trainer:
         with self.signals, self.line:
             fault("start")
             self._resume()
+            self._from = self.progress.step
             self._began = time.monotonic() - self.progress.seconds
             if self.ranks.first:
                 self.rows = MetricsFile(self.folder.metrics, self.say)
+                self.progress.attempt = self.rows.last_attempt + 1
             try:
                 self._train_mode()
                 outcome = self._train()
@@ -166,21 +169,30 @@ class Trainer:
 
     def _train(self) -> Outcome:
         progress, training = self.progress, self.training
+        # A checkpoint begins an eighth early, so that it is durable, by its thread, when it must be.
+        interval = training.save_every - training.save_every // 8
         if self._evaluation_due() and not self._evaluate():
             return "stopped"
         for work in self.loader.from_step(progress.step, training.steps):
             if work.step == work.phase.first_step:
                 self.memories.clear()
                 self.guard.forget()
+            self._bound_the_loss()
             if not self._update(work):
                 return "stopped"
             if self.guard.refused >= LIMIT:
                 self._give_up()
             if self._evaluation_due() and not self._evaluate():
                 return "stopped"
-            if progress.step % training.save_every == 0 and progress.step < training.steps:
+            if progress.step % interval == 0 and progress.step < training.steps:
                 self._save()
         return "finished"
+
+    def _bound_the_loss(self) -> None:
+        """No step may be taken that would make a kill cost more than ``save_every`` steps."""
+        durable = max(self.saver.saved, self._from)
+        if self.progress.step + 1 - durable > self.training.save_every:
+            self.saver.wait()
 
     def _update(self, work: Work) -> bool:
         """One step. False: a signal came before it was over; nothing of it remains."""
@@ -461,11 +473,10 @@ class Trainer:
         optimizers.load_state(self.optimizer, self.model, found.tensors("optimizer"))
         self.memories = self._mine(carried.from_tensors(found.tensors("memory"), self.setting.device))
         self.progress = Progress(**found.state["progress"])
-        self.progress.attempt += 1
         self.guard.load_state(found.state["guard"])
         self.scale.load_state(found.state["scale"])
         self.saver.saved = self.saver.begun = found.step
-        self.say(f"resumed from {found.path} (attempt {self.progress.attempt})")
+        self.say(f"going on from {found.path}")
 
     def _fits(self, checkpoint: Checkpoint) -> bool:
         """Whether this run would have come by here.

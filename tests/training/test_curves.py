@@ -115,8 +115,15 @@ def test_crossings_lie_between_the_points_around_them() -> None:
     ]
     found = {c.name: c for c in crossings(points, LINES)}
     assert list(found) == ["uniform", "unigram", "bigram"]
-    assert found["uniform"].step == pytest.approx(1 + (9.5 - 9.01) / 2.5)
-    assert found["unigram"].tokens == pytest.approx(10 * (2 + 0.28))
+    assert found["uniform"].step == pytest.approx(2 ** ((9.5 - 9.01) / 2.5))
+    assert found["unigram"].tokens == pytest.approx(20 * 1.5**0.28)
+
+
+def test_a_line_that_was_crossed_before_the_first_evaluation_counts_from_step_one() -> None:
+    points = [Point(0, 0, 0, 9.5, 1), Point(64, 6400, 25600, 8.0, 1)]
+    [found] = crossings(points, LINES)
+    assert found.step == pytest.approx(64 ** ((9.5 - 9.01) / 1.5))
+    assert found.tokens == pytest.approx(100 * found.step)
 
 
 def history(head: str = "next_token", floor: float = 3.9) -> list[dict[str, Any]]:
@@ -125,7 +132,7 @@ def history(head: str = "next_token", floor: float = 3.9) -> list[dict[str, Any]
         losses = {head: loss} | ({"next_sentence": 0.6} if head == "masked_token" else {})
         return {**row(step, loss, split, 1 if step < 30 else 2), "losses": losses}
 
-    return [at(s, "train") for s in range(1, 51)] + [at(s, "dev") for s in (1, 10, 20, 40, 50)]
+    return [at(s, "train") for s in range(1, 51)] + [at(s, "dev") for s in (0, 10, 20, 40, 50)]
 
 
 @pytest.fixture(scope="module")
