@@ -15,8 +15,13 @@ from plume.errors import UserError
 if TYPE_CHECKING:
     from plume.drawing.phrases import Language
     from plume.drawing.picture import Picture
+    from plume.models.pretrained import PretrainedModel
+    from plume.slots import Array, Example
+    from plume.text.tokenizers import Tokenizer
+    from plume.text.tokens import Tokens
+    from plume.text.windows import Window
 
-DRAWS = 64  # the one that shows most is taken
+DRAWS = 256  # the one that shows most is taken
 MAX_SLOTS = 64
 
 
@@ -92,7 +97,6 @@ def show(*recipes: Any, text: str | None = None, slots: int = 24, language: Lang
 
 def _draw(given: Any, text: str | None, slots: int, language: Language) -> Picture:
     from plume import config
-    from plume.drawing.picture import picture
     from plume.drawing.texts import TEXTS
     from plume.training.settings import Adaptation, Pretraining
 
@@ -102,22 +106,15 @@ def _draw(given: Any, text: str | None, slots: int, language: Language) -> Pictu
         raise UserError(f"{name} is a {type(recipe).__name__}, which has no examples to draw")
     own = [part for part in (text or "").split("\n\n") if part.strip()]
     tokenizer = _tokenizer(given, recipe, [*own, *TEXTS[language]])
-    example, labels = _example(recipe, tokenizer, own, list(TEXTS[language]), slots, name)
-    return picture(
-        example,
-        tokenizer.pieces,
-        tokenizer.vocabulary,
-        title=name,
-        facts=_facts(recipe, language),
-        language=language,
-        names=labels,
-    )
+    artist = _Artist(recipe, tokenizer, _network(recipe, tokenizer), name, language)
+    return artist.picture(artist.example(own, list(TEXTS[language]), slots))
 
 
-def _tokenizer(given: Any, recipe: Any, texts: Sequence[str]) -> Any:
+def _tokenizer(given: Any, recipe: Any, texts: Sequence[str]) -> Tokenizer:
     """The run's own tokenizer, or one of the recipe's kind trained on the spot."""
     import dataclasses
 
+    from plume.drawing.phrases import apart
     from plume.text.tokenizers import Tokenizer
     from plume.training.folder import RunFolder
     from plume.training.settings import Adaptation
@@ -132,100 +129,151 @@ def _tokenizer(given: Any, recipe: Any, texts: Sequence[str]) -> Any:
     kind = recipe.tokenizer
     if "vocab_size" in {f.name for f in dataclasses.fields(kind)}:
         kind = dataclasses.replace(kind, vocab_size=min(kind.vocab_size, 2_000))
-    return kind.train(texts)
+    # Of so little text a tokenizer would make tokens of whole Chinese sentences: it gets the characters alone.
+    trained: Tokenizer = kind.train([part for text in texts for part in apart(text)])
+    return trained
 
 
-def _example(
-    recipe: Any, tokenizer: Any, own: list[str], small: list[str], slots: int, name: str
-) -> tuple[Any, dict[str, Sequence[str]]]:
-    from plume.objectives.classification import Classification, Labelled
-    from plume.seeding import rng
-
-    vocab, objective = tokenizer.vocabulary, recipe.objective
-    if isinstance(objective, Classification):
-        ids = tokenizer.encode((own or small)[0])[: slots - 3]
-        return objective.example(Labelled((ids,), 0), vocab, rng(0, "show")), {"label": objective.labels}
-    error = UserError(f"nothing can be drawn of {name} with so little text: give --text more of it")
-    # A text of one's own that is too short for a window gets company from the small one.
-    for texts, length in [*((own, n) for n in range(slots, 4, -1) if own), (own + small, slots)]:
-        try:
-            return _most_telling(recipe, tokenizer, texts, length), {}
-        except UserError as reason:
-            error = reason
-    raise error
-
-
-def _most_telling(recipe: Any, tokenizer: Any, texts: list[str], length: int) -> Any:
-    """Of many draws the one in which most kinds of slots occur, from the beginning of a text where that can be."""
-    from plume.drawing.picture import picture
-    from plume.text.tokens import Tokens
-
-    vocab = tokenizer.vocabulary
-    tokens = Tokens.of(tokenizer, texts)
-    first = tokens.ids[:1]
-    best, best_score = None, (-1, -1, -1)
-    for window, example in _draws(recipe, vocab, tokens, length):
-        drawn = picture(example, tokenizer.pieces, vocab)
-        content = window.ids[~window.special]
-        score = (len(drawn.states), int(len(content) > 0 and content[0] == first[0]), len(window))
-        if score > best_score:
-            best, best_score = example, score
-    if best is None:
-        raise UserError("the objective found nothing to ask in this text: give --text more of it")
-    return best
-
-
-def _draws(recipe: Any, vocab: Any, tokens: Any, length: int) -> Iterator[tuple[Any, Any]]:
+def _network(recipe: Any, tokenizer: Tokenizer) -> PretrainedModel:
+    """The shapes of the network and its heads, without weights; of the recipe's vocabulary size, if it says one."""
     from dataclasses import replace
 
-    from plume.seeding import rng
-
-    windows = replace(recipe.windows, length=min(recipe.windows.length, length))
-    done = epoch = 0
-    while done < DRAWS and epoch < DRAWS:
-        plan = windows.plan(
-            tokens,
-            vocab,
-            length=recipe.objective.window_length(windows.length),
-            batch_size=1,
-            seed=0,
-            epoch=epoch,
-        )
-        for index in range(len(plan)):
-            window = plan[index]
-            example = recipe.objective.example(window, vocab, rng(0, "show", epoch, index))
-            done += 1
-            if example is not None:
-                yield window, example
-        epoch += 1
-
-
-def _facts(recipe: Any, language: Language) -> list[str]:
-    """What the recipe is made of, in a few words."""
     from plume import config
-    from plume.drawing.phrases import phrase
     from plume.models.pretrained import PretrainedModel
-    from plume.vocabulary import Vocabulary
 
-    settings = config.settings(recipe)
-    facts = [f"{settings['objective']}"]
-    if "windows" in settings:
+    size = int(config.settings(recipe).get("tokenizer.vocab_size", tokenizer.vocabulary.size))
+    vocab = replace(tokenizer.vocabulary, size=max(size, tokenizer.vocabulary.size))
+    return PretrainedModel.build(
+        recipe.model, vocab, lambda b: recipe.objective.heads(b, vocab), seed=0, device="meta"
+    )
+
+
+@dataclass(frozen=True)
+class _Artist:
+    """Draws examples of one recipe."""
+
+    recipe: Any
+    tokenizer: Tokenizer
+    network: PretrainedModel
+    name: str
+    language: Language
+
+    @property
+    def carries(self) -> bool:
+        """Whether a window goes on where the last one stopped."""
+        from plume.training.settings import Pretraining
+
+        return isinstance(self.recipe, Pretraining) and self.recipe.windows.carries
+
+    def picture(self, example: Example[Array]) -> Picture:
+        from plume.drawing.phrases import phrase
+        from plume.drawing.picture import picture
+        from plume.models.heads import TokenHead
+        from plume.objectives.classification import Classification
+
+        objective = self.recipe.objective
+        return picture(
+            example,
+            self.tokenizer.pieces,
+            self.tokenizer.vocabulary,
+            title=self.name,
+            facts=self.facts(len(example.inputs)),
+            says=[phrase(self.language, "says.carries")] if self.carries else [],
+            language=self.language,
+            names={"label": objective.labels} if isinstance(objective, Classification) else {},
+            token_heads=[name for name, head in self.network.heads.items() if isinstance(head, TokenHead)],
+        )
+
+    def example(self, own: list[str], small: list[str], slots: int) -> Example[Array]:
+        """One of the user's own text, or of the small one. A text too short for a window gets company from it."""
+        from plume.objectives.classification import Classification, Labelled
+        from plume.seeding import rng
+
+        vocab, objective = self.tokenizer.vocabulary, self.recipe.objective
+        error = UserError(f"nothing can be drawn of {self.name} with so little text: give --text more of it")
+        if isinstance(objective, Classification):
+            ids = self.tokenizer.encode((own or small)[0])[: slots - 3]
+            found = objective.example(Labelled((ids,), 0), vocab, rng(0, "show"))
+            if found is None:
+                raise error
+            return found
+        for texts, length in [*((own, n) for n in range(slots, 4, -1) if own), ([*own, *small], slots)]:
+            try:
+                return self._most_telling(texts, length)
+            except UserError as reason:
+                error = reason
+        raise error
+
+    def _most_telling(self, texts: list[str], length: int) -> Example[Array]:
+        """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
+        from plume.text.tokens import Tokens
+
+        best, best_score = None, (-1, -1.0, -1, False)
+        for window, example in self._draws(Tokens.of(self.tokenizer, texts), length):
+            score = (len(self.picture(example).states), _whole(window), len(window), not window.special[0])
+            if score > best_score:
+                best, best_score = example, score
+        if best is None:
+            raise UserError("the objective found nothing to ask in this text: give --text more of it")
+        return best
+
+    def _draws(self, tokens: Tokens, length: int) -> Iterator[tuple[Window, Example[Array]]]:
+        from dataclasses import replace
+
+        from plume.seeding import rng
+
+        objective, vocab = self.recipe.objective, self.tokenizer.vocabulary
+        windows = replace(self.recipe.windows, length=min(self.recipe.windows.length, length))
+        reads = objective.window_length(windows.length)
+        done = 0
+        for epoch in range(DRAWS):
+            plan = windows.plan(tokens, vocab, length=reads, batch_size=1, seed=0, epoch=epoch)
+            for index in range(len(plan)):
+                window = plan[index]
+                example = objective.example(window, vocab, rng(0, "show", epoch, index))
+                done += 1
+                if example is not None:
+                    yield window, example
+                if done == DRAWS:
+                    return
+
+    def facts(self, drawn: int) -> list[str]:
+        """What the recipe is made of, in a few words."""
+        from plume import config
+        from plume.drawing.phrases import phrase
+
+        settings, language = config.settings(self.recipe), self.language
+        facts = [settings["objective"]]
+        if "windows" in settings:
+            name, length = settings["windows"], settings["windows.length"]
+            facts.append(phrase(language, "fact.windows", name=name, length=length, drawn=drawn))
+        size = int(settings.get("tokenizer.vocab_size", self.tokenizer.vocabulary.size))
+        kind = settings.get("tokenizer", self.tokenizer.kind)
+        facts.append(phrase(language, "fact.tokenizer", name=kind, size=f"{size:,}"))
+        count = sum(p.numel() for p in self.network.parameters())
         facts.append(
-            phrase(language, "fact.windows", name=settings["windows"], length=settings["windows.length"])
+            phrase(
+                language,
+                "fact.model",
+                layers=settings["model.num_layers"],
+                width=settings["model.d_model"],
+                millions=f"{count / 1e6:.1f}",
+            )
         )
-    if "tokenizer.vocab_size" in settings:
-        size = int(settings["tokenizer.vocab_size"])
-        facts.append(phrase(language, "fact.tokenizer", name=settings["tokenizer"], size=f"{size:,}"))
-        vocab = Vocabulary(size=size, pad=0, mask=1, cls=2, sep=3, bos=4, eos=5, unk=6)
-        model = PretrainedModel.build(
-            recipe.model, vocab, lambda b: recipe.objective.heads(b, vocab), seed=0, device="meta"
-        )
-        count = sum(p.numel() for p in model.parameters())
-        facts.append(phrase(language, "fact.model", layers=settings["model.num_layers"],
-                            width=settings["model.d_model"], millions=f"{count / 1e6:.1f}"))  # fmt: skip
-    if settings.get("objective") == "MaskedLM" and "masking" in settings:
-        facts.append(phrase(language, f"fact.{settings['masking']}"))
-    return facts
+        if settings["objective"] == "MaskedLM" and "masking" in settings:
+            facts.append(phrase(language, f"fact.{settings['masking']}"))
+        return facts
+
+
+def _whole(window: Window) -> float:
+    """The share of a window's segments that begin with a sentence: the others were cut at their front."""
+    import numpy as np
+
+    from plume.text.marks import SENTENCE
+
+    inside = ~window.special
+    begins = inside & ~np.concatenate([[False], inside[:-1]])
+    return float((window.marks[begins] & SENTENCE != 0).mean()) if begins.any() else 0.0
 
 
 def command(

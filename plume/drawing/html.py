@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from plume.drawing.phrases import Language, phrase
-from plume.drawing.picture import TOKEN_HEADS, Drawn, Picture, Stack
+from plume.drawing.phrases import Language, language_of, phrase
+from plume.drawing.picture import Drawn, Picture, Stack
 from plume.drawing.style import SCRIPT, STYLE
 
 MARKS = {"plain": "", "special": "", "hidden": "?", "swapped": "≠", "kept": "=", "query": "?"}
@@ -71,7 +71,8 @@ def _strip(stack: Stack, language: Language) -> str:
 
 def _slot(q: int, slot: Drawn, stack: Stack, language: Language) -> str:
     answers = "".join(
-        f"<i class='answer{'' if head in TOKEN_HEADS else ' whole'}' title='{escape(head)}'>→ {_answer(head, word)}</i>"
+        f"<i class='answer{'' if head in slot.tokens else ' whole'}' title='{escape(head)}'>"
+        f"→ {_answer(slot, head, word)}</i>"
         for head, word in slot.answers.items()
     )
     told = phrase(
@@ -89,7 +90,8 @@ def _slot(q: int, slot: Drawn, stack: Stack, language: Language) -> str:
 
 def _grid(stack: Stack, language: Language) -> str:
     head = "".join(
-        f"<th scope='col' class='{s.state}'><span>{_piece(s.shown)}</span><small>{k}</small></th>"
+        f"<th scope='col' class='{s.state}'><span lang='{language_of(s.shown)}'>{_piece(s.shown)}</span>"
+        f"<small>{k}</small></th>"
         for k, s in enumerate(stack.slots)
     )
     rows = []
@@ -98,7 +100,7 @@ def _grid(stack: Stack, language: Language) -> str:
         cells = "".join(
             f"<td class='cell{' on' if seen else ''}'>{'' if seen else '·'}</td>" for seen in stack.sees[q]
         )
-        says = ", ".join(_answer(head, word) for head, word in slot.answers.items())
+        says = ", ".join(_answer(slot, head, word) for head, word in slot.answers.items())
         rows.append(
             f"<tr class='{slot.state}{asked}' data-row='{q}'>"
             f"<th scope='row'><small>{q}</small> {_piece(slot.shown)}</th>{cells}"
@@ -111,8 +113,8 @@ def _grid(stack: Stack, language: Language) -> str:
     )
 
 
-def _answer(head: str, word: str) -> str:
-    return _piece(word) if head in TOKEN_HEADS else escape(word)
+def _answer(slot: Drawn, head: str, word: str) -> str:
+    return _piece(word) if head in slot.tokens else escape(word)
 
 
 def _piece(piece: str) -> str:

@@ -14,9 +14,10 @@ _ENGLISH = {
         "of the others: that is all that tells one family of language models from another. Below, one draw each "
         "(of many, the one with most to see)."
     ),
-    "fact.windows": "{name} of {length}",
+    "fact.windows": "{name} of {length}, here {drawn}",
     "fact.tokenizer": "{name}, {size} tokens",
-    "fact.model": "{layers} layers of {width}, {millions} M parameters",
+    "fact.model": "{layers} × {width}, {millions} M parameters",
+    "says.carries": "The network's state is carried along: each window goes on where its row's last one stopped.",
     "fact.static": "static masks: the same in every epoch",
     "fact.dynamic": "dynamic masks: new ones every epoch",
     "reads": "reads",
@@ -47,20 +48,19 @@ _ENGLISH = {
     "head.next_token": "{n} of {all} slots are asked, each for the token that comes after it.",
     "head.previous_token": "{n} of {all} slots are asked, each for the token that comes before it.",
     "head.masked_token": (
-        "{n} of {all} slots are asked which token stood there: {hidden} show the mask, {swapped} a random token, "
-        "{kept} the right one, so that the model never knows whom to trust."
+        "{n} of {all} slots are asked which token stood there. The mask stands in {hidden} of them, a random token "
+        "in {swapped}, the right one in {kept}, so that the model never knows whom to trust."
     ),
     "head.permuted_token": "{n} query slots are asked, each for the token at its position.",
     "head.next_sentence": "Slot 0 is also asked whether the second segment follows the first: here {answer}.",
     "head.replaced": "{n} of {all} slots are asked whether their token was replaced.",
-    "head.other": "{n} of {all} slots have a label of the head {head}.",
+    "head.other": "{n} of {all} slots are asked: {head}.",
     "next_sentence.0": "it does",
     "next_sentence.1": "it does not",
     "next_sentence.0.short": "B follows",
     "next_sentence.1.short": "B is random",
     "replaced.0": "original",
     "replaced.1": "replaced",
-    "head": "{head}",
 }
 
 _CHINESE = {
@@ -69,9 +69,10 @@ _CHINESE = {
         "配方把文本变成例子。每个例子里，有些位置要回答问题，每个位置只看得见其中一些位置："
         "各类语言模型的区别全在这里。下面每个配方画出一次抽样（从多次抽样中选内容最丰富的一次）。"
     ),
-    "fact.windows": "{name}，长 {length}",
+    "fact.windows": "{name}，长 {length}，这里画 {drawn}",
     "fact.tokenizer": "{name}，{size} 个词元",
-    "fact.model": "{layers} 层，宽 {width}，{millions} 百万参数",
+    "fact.model": "{layers} 层 × {width}，{millions} 百万参数",
+    "says.carries": "网络的状态会带到下一个窗口：每一行都从上次停下的地方接着读。",
     "fact.static": "静态遮挡：每一轮都相同",
     "fact.dynamic": "动态遮挡：每一轮重新抽",
     "reads": "看到",
@@ -108,14 +109,13 @@ _CHINESE = {
     "head.permuted_token": "有 {n} 个查询位置，各自要答出所指位置上的词元。",
     "head.next_sentence": "位置 0 还要回答：第二段在原文中是否紧接第一段。这里{answer}。",
     "head.replaced": "{all} 个位置中有 {n} 个要回答：自己的词元是否被替换过。",
-    "head.other": "{all} 个位置中有 {n} 个带有“{head}”的标签。",
+    "head.other": "{all} 个位置中有 {n} 个要回答：{head}。",
     "next_sentence.0": "是紧接的",
     "next_sentence.1": "不是紧接的",
     "next_sentence.0.short": "后段紧接",
     "next_sentence.1.short": "后段随机",
     "replaced.0": "原词",
     "replaced.1": "换过",
-    "head": "{head}",
 }
 
 _PHRASES: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
@@ -131,10 +131,22 @@ def has_phrase(name: str) -> bool:
     return name in _ENGLISH
 
 
+_CHINESE_CHARACTER = r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
+
+
 def language_of(text: str) -> Language:
     """``"zh"`` for a text with Chinese characters in it.
 
     >>> language_of("这部电影很好看。"), language_of("A good film.")
     ('zh', 'en')
     """
-    return "zh" if re.search(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]", text) else "en"
+    return "zh" if re.search(_CHINESE_CHARACTER, text) else "en"
+
+
+def apart(text: str) -> list[str]:
+    """A text with its Chinese characters one by one.
+
+    >>> apart("看了 a good 电影")
+    ['看', '了', ' a good ', '电', '影']
+    """
+    return [part for part in re.split(f"({_CHINESE_CHARACTER})", text) if part]

@@ -5,7 +5,7 @@ Works for every objective, since all three are fields of the one ``Example`` (DE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,16 +17,20 @@ from plume.vocabulary import Vocabulary
 
 State = Literal["plain", "special", "hidden", "swapped", "kept", "query"]
 Pieces = Callable[[Sequence[int]], Sequence[str]]
-TOKEN_HEADS = ("masked_token", "next_token", "previous_token", "permuted_token")
+TOKEN_HEADS = frozenset({"masked_token", "next_token", "previous_token", "permuted_token"})
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One slot: what it shows, what became of its token, and the right answers by head."""
+    """One slot: what it shows, what became of its token, and the right answers by head.
+
+    ``tokens`` are the heads among them that answer with a token.
+    """
 
     shown: str
     state: State
     answers: Mapping[str, str]
+    tokens: frozenset[str] = TOKEN_HEADS
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,21 @@ def picture(
     *,
     title: str = "",
     facts: Sequence[str] = (),
+    says: Sequence[str] = (),
     language: Language = "en",
     names: Mapping[str, Sequence[str]] | None = None,
+    token_heads: Collection[str] = TOKEN_HEADS,
 ) -> Picture:
-    """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head."""
-    words = _Words(pieces, language, names or {})
+    """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head,
+    ``token_heads`` the heads that answer with a token; ``says`` are sentences to be added.
+    """
+    words = _Words(pieces, language, names or {}, frozenset(token_heads))
     stacks = [_stack("encoder" if example.decoder_inputs else "inputs", example.inputs, words, vocab)]
-    says = _says(example.inputs, stacks[0], language)
+    told = _says(example.inputs, stacks[0], language)
     if example.decoder_inputs is not None:
         stacks.append(_stack("decoder", example.decoder_inputs, words, vocab))
-        says += _says(example.decoder_inputs, stacks[1], language)
-    return Picture(title, tuple(facts), tuple(stacks), tuple(says), language)
+        told += _says(example.decoder_inputs, stacks[1], language)
+    return Picture(title, tuple(facts), tuple(stacks), (*told, *says), language)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,10 @@ class _Words:
     pieces: Pieces
     language: Language
     names: Mapping[str, Sequence[str]]
+    tokens: frozenset[str]
 
     def answers(self, head: str, labels: Array) -> list[str]:
-        if head in TOKEN_HEADS:
+        if head in self.tokens:
             return list(self.pieces([int(i) for i in labels]))
         return [self._answer(head, int(label)) for label in labels]
 
@@ -122,7 +131,9 @@ def _stack(
         for slot, word in zip(asked, words.answers(head, labels[asked]), strict=True):
             answers[slot][head] = word
     states = _states(slots, vocab)
-    drawn = (Drawn(str(s), state, a) for s, state, a in zip(shown, states, answers, strict=True))
+    drawn = (
+        Drawn(str(s), state, a, words.tokens) for s, state, a in zip(shown, states, answers, strict=True)
+    )
     return Stack(name, tuple(drawn), np.asarray(slots.sees()))
 
 

@@ -34,7 +34,8 @@ STYLE = """
     li { display: flex; align-items: center; gap: .4rem }
     .cell { width: 14px; height: 14px; border-radius: 3px; border: 1px solid var(--line) }
     .cell.on { background: color-mix(in srgb, var(--on) 40%, transparent); border-color: transparent }
-    .cell.on.asked, :not(:has(.asked)) > li > .cell.on { background: var(--on) }
+    .cell.on.asked { background: var(--on) }
+    &:not(:has(.asked)) .cell.on { background: var(--on) }
   }
   .key {
     display: inline-grid; place-items: center; min-width: 1.3em; height: 1.3em; border-radius: 4px;
@@ -83,8 +84,12 @@ STYLE = """
       writing-mode: vertical-rl; transform: rotate(180deg); max-height: 6.5rem; overflow: hidden;
       white-space: nowrap; line-height: 17px;
     }
+    thead th span:lang(zh) { transform: none }
     thead small { display: block; text-align: center }
-    tbody th { text-align: right; font-weight: 500; padding-right: .4rem; white-space: nowrap }
+    tbody th {
+      text-align: right; font-weight: 500; padding-right: .4rem; white-space: nowrap; max-width: 8rem;
+      overflow: hidden; text-overflow: ellipsis;
+    }
     td.cell {
       width: 17px; min-width: 17px; height: 17px; border-radius: 3px; background: var(--soft); line-height: 15px;
       text-align: center; color: color-mix(in srgb, currentColor 35%, transparent);

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plume.drawing.phrases import phrase
-from plume.drawing.picture import TOKEN_HEADS, Drawn, Picture, Stack, State
+from plume.drawing.picture import Drawn, Picture, Stack, State
 
 MARKS: dict[State, str] = {
     "plain": "",
@@ -92,8 +92,8 @@ def _top(slot: Drawn) -> str:
 
 
 def _bottom(slot: Drawn) -> list[str]:
-    tokens = [f"→{_visible(w)}" for head, w in slot.answers.items() if head in TOKEN_HEADS]
-    return [*tokens, *(f"→{w}" for head, w in slot.answers.items() if head not in TOKEN_HEADS)] or [""]
+    tokens = [f"→{_visible(w)}" for head, w in slot.answers.items() if head in slot.tokens]
+    return [*tokens, *(f"→{w}" for head, w in slot.answers.items() if head not in slot.tokens)] or [""]
 
 
 def _grid(stack: Stack, picture: Picture) -> Text:
