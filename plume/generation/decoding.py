@@ -107,35 +107,27 @@ class Session:
 
     def _ask(self, rows: Sequence[Row]) -> NextToken:
         room = self._model.context_length
-        over = [
-            i
+        sizes = [
+            self._read[i] + 1 if self._read[i] else len(row.ids)
             for i, row in zip(self._live, rows, strict=True)
-            if room is not None and self._size(i, row) > room
         ]
+        over = room is not None and max(sizes) > room
         if self._memory is None or over:
-            self._memory = None
-            examples = []
-            for i, row in zip(self._live, rows, strict=True):
-                size = self._size(i, row)
-                if room is not None and size > room:
-                    size = (
-                        room - room // 4
-                    )  # a quarter of the window is let go at a time, not a slot each step
-                self._read[i] = size
-                examples.append(Example(Slots.causal(np.array(row.ids[len(row.ids) - size :]))))
+            if room is not None:  # a quarter of the window is let go at a time, not a slot at each step
+                sizes = [size if size <= room else room - room // 4 for size in sizes]
+            texts = [row.ids[len(row.ids) - size :] for row, size in zip(rows, sizes, strict=True)]
+            examples = [Example(Slots.causal(np.array(ids))) for ids in texts]
             inputs = collate(examples, packed=False).to(self._model.device).inputs
+            self._memory = None
         else:
-            for i in self._live:
-                self._read[i] += 1
-            inputs = self._next_slots(rows)
+            inputs = self._next_slots(rows, sizes)
+        for i, size in zip(self._live, sizes, strict=True):
+            self._read[i] = size
         return self._model.next_token_log_probs(inputs, memory=self._memory)
 
-    def _size(self, i: int, row: Row) -> int:
-        return self._read[i] + 1 if self._read[i] else len(row.ids)
-
-    def _next_slots(self, rows: Sequence[Row]) -> Slots[Tensor]:
+    def _next_slots(self, rows: Sequence[Row], sizes: Sequence[int]) -> Slots[Tensor]:
         ids = torch.tensor([[row.ids[-1]] for row in rows], device=self._model.device)
-        ranks = torch.tensor([[self._read[i] - 1] for i in self._live], device=self._model.device)
+        ranks = torch.tensor([[size - 1] for size in sizes], device=self._model.device)
         zeros = torch.zeros_like(ids)
         documents = np.array([[r, 0, 1] for r in range(len(rows))])
         return Slots(
