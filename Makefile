@@ -21,7 +21,7 @@ help:
 
 demo demo-zh:
 	$(SETUP) demo
-	$(PY) -m demo --lang $(if $(filter demo-zh,$@),zh,en)
+	$(PY) -m plume demo --language $(if $(filter demo-zh,$@),zh,en) --out runs/$@
 
 test:
 	$(SETUP) test

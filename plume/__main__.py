@@ -34,6 +34,7 @@ VERBS = {
         "chat": Verb("chat", "RUN", "write with a model, line by line"),
     },
     "Look and exchange": {
+        "demo": Verb("demo", "--language en|zh --out DIR", "the whole story on real text, in 8 minutes"),
         "show": Verb("show", "RECIPE...", "draw what a recipe asks of a model; needs no data"),
         "import": Verb("import_folder", "HF_FOLDER --out RUN", "make a run of a Hugging Face folder"),
         "export": Verb("export_folder", "RUN --to DIR", "write a folder that transformers loads"),

@@ -37,7 +37,7 @@ from plume.objectives.masked import MaskedLM
 from plume.slots import Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
 from plume.training import stages
-from plume.training.checkpoints import Checkpoints
+from plume.training.checkpoints import Checkpoints, folder_name, open_checkpoint
 from plume.training.folder import RunFolder
 from plume.training.settings import Adaptation, Pretraining
 from plume.vocabulary import Vocabulary
@@ -410,9 +410,12 @@ class Run:
         return found
 
 
-def load(path: str | Path, *, trust_code: bool = False, device: str | torch.device = "cpu") -> Run:
+def load(
+    path: str | Path, *, step: int | None = None, trust_code: bool = False, device: str | torch.device = "cpu"
+) -> Run:
     """A run folder, or a Hugging Face folder (BERT, GPT-2), as one object.
 
+    ``step``: as a run was then, if that checkpoint was kept; None: the newest.
     ``trust_code``: run the author's own Python files that the run was made with (``code/``).
 
     Raises:
@@ -423,7 +426,7 @@ def load(path: str | Path, *, trust_code: bool = False, device: str | torch.devi
     if not path.is_dir():
         raise UserError(f"{path} is no folder: name a run, or a Hugging Face folder")
     if folder.checkpoints.is_dir() or folder.run.is_file():
-        run = _load_run(folder, trust_code)
+        run = _load_run(folder, step, trust_code)
     elif (path / "config.json").is_file():
         if "class" in config.read(path / "config.json"):
             raise UserError(f"{path} holds a run that was begun but has no checkpoint yet: train it first")
@@ -436,11 +439,15 @@ def load(path: str | Path, *, trust_code: bool = False, device: str | torch.devi
     return run
 
 
-def _load_run(folder: RunFolder, trust_code: bool) -> Run:
+def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
     recipe = config.resolve(str(folder.path), trust_code=trust_code)
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{folder.config} is a {type(recipe).__name__}, which cannot be loaded as a model")
-    checkpoint = Checkpoints(folder.checkpoints, say=lambda _: None).require()
+    kept = Checkpoints(folder.checkpoints, say=lambda _: None)
+    if step is not None and step not in kept.steps():
+        there = ", ".join(map(str, kept.steps())) or "none"
+        raise UserError(f"{folder.path} keeps no checkpoint of step {step}; it has {there}")
+    checkpoint = kept.require() if step is None else open_checkpoint(kept.folder / folder_name(step))
     state = checkpoint.tensors("model")
     tokenizer = Tokenizer.load(folder.tokenizer)
     vocab = tokenizer.vocabulary

@@ -46,7 +46,7 @@ def crossings(
     found = []
     for name, level in lines.items():
         above = [i for i, (_, _, bits) in enumerate(curve) if bits >= level]
-        first = above[-1] + 1 if above else 0
+        first = above[-1] + 1 if above else next(i for i, (_, read, _) in enumerate(curve) if read)
         if first < len(curve):
             found.append((name, curve[first][0], curve[first][1]))
     return sorted(found, key=lambda c: c[1])

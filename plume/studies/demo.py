@@ -1,0 +1,487 @@
+"""``make demo``: the main job on real text, from a corpus to a report, in at most 8 minutes on two cores.
+
+It gets a corpus, trains a GPT that it kills with -9 on the way and a BERT, holds the GPT against models that
+only count, and asks what pretraining is worth when labels are few. How long each part may take is fixed; how
+many steps that buys is measured first and written into the run's configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from plume import config
+from plume.drawing.plotting import drawable, save_png, to_svg
+from plume.errors import UserError
+from plume.evaluation import report
+from plume.evaluation.baselines import TfIdf
+from plume.evaluation.metrics import Estimate
+from plume.recipes import bert, gpt
+from plume.runs import load
+from plume.seeding import Permutation, key
+from plume.slots import collate
+from plume.studies import corpora, labels, overtaking
+from plume.studies.words import WORDS
+from plume.text.tokenizers import ByteLevelBPE, Characters, Tokenizer, WordPiece
+from plume.text.tokens import TokenStore
+from plume.text.windows import PackedStream, SegmentPairs
+from plume.training import curves
+from plume.training.adaptation import adapt, suitable
+from plume.training.precision import autocast, choose
+from plume.training.pretraining import build_model, pretrain
+from plume.training.settings import Pretraining
+
+Language = Literal["en", "zh"]
+LINES = ("uniform", "unigram", "bigram", "trigram", "kneser_ney5")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds a part may take, and how much of the data it sees. ``seeds``: runs a cell, by number of labels."""
+
+    gpt: float = 135.0
+    bert: float = 70.0
+    characters: int = 8_000_000  # of the corpus, so that counting it and reading it once stay affordable
+    sizes: tuple[int | None, ...] = (16, 64, 512, None)
+    seeds: tuple[int, ...] = (3, 2, 1, 1)
+    heldout: int = 1_000
+
+
+def demo(language: Language, out: Path, budget: Budget = Budget()) -> Path:
+    """Run the demo into the folder ``out`` and return its report.
+
+    Raises:
+        UserError: something the user can mend went wrong; what was done so far stays in ``out``.
+    """
+    started, words = time.monotonic(), WORDS[language]
+    out.mkdir(parents=True, exist_ok=True)
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] {text}", flush=True)
+
+    say(words["say.corpus"])
+    corpus = _corpus(language, out / "corpus", say)
+    text = _cut(corpus.text, budget.characters)
+    say(words["say.gpt"])
+    killed = _train_and_kill(_gpt_recipe(language, budget), text, out / "gpt", budget.gpt, say, words)
+    say(words["say.count"])
+    picture = _overtake(out / "gpt", killed, words)
+    say(words["say.bert"])
+    _bert(language, budget, text, out / "bert")
+    table: dict[str, list[labels.Cell]] = {}
+    if corpus.labelled is not None:
+        table = _label_table(language, corpus.labelled, out, budget, say, words)
+    page = out / "report.html"
+    _report(page, language, corpus, picture, table, out, time.monotonic() - started)
+    _summary(picture, table, words, page, time.monotonic() - started)
+    return page
+
+
+def _corpus(language: Language, folder: Path, say: Any) -> corpora.Corpus:
+    try:
+        return corpora.english(folder) if language == "en" else corpora.chinese(folder)
+    except UserError as error:
+        say(f"{error}")
+        say(WORDS[language]["say.fallback"])
+        return corpora.fallback(language, folder)
+
+
+def _cut(text: Path, characters: int) -> Path:
+    """The first documents of ``text``, up to so many characters, beside it."""
+    short = text.with_name(f"{text.stem}-{characters}{text.suffix}")
+    if text.stat().st_size <= characters:
+        return text
+    if not short.exists():
+        part, kept = short.with_suffix(".part"), 0
+        with text.open(encoding="utf-8") as lines, part.open("w", encoding="utf-8") as cut:
+            for line in lines:
+                kept += len(line)
+                if kept > characters:
+                    break
+                cut.write(line)
+        part.rename(short)
+    return short
+
+
+# ------------------------------------------------------------------------------------------- the GPT
+
+
+def _gpt_recipe(language: Language, budget: Budget) -> Pretraining:
+    """``gpt:tiny`` over bytes (English) or characters (Chinese): few ids, so that most of the work is the network's."""
+    tiny = gpt.tiny()
+    small = ByteLevelBPE(vocab_size=300) if language == "en" else Characters(vocab_size=4_096)
+    training = replace(
+        tiny.training, batch_size=16, lr=4e-3, schedule="linear", eval_batches=24, keep=None, warmup_steps=40
+    )
+    return replace(tiny, tokenizer=small, windows=PackedStream(length=128), training=training)
+
+
+def _steps_for(recipe: Pretraining, vocab_size: int, seconds: float) -> int:
+    """How many steps of ``recipe`` fit into ``seconds`` on this machine: a few are tried."""
+    from plume.text.windows import Window
+    from plume.vocabulary import Vocabulary
+
+    vocab = Vocabulary(size=vocab_size, pad=0, unk=1, cls=2, sep=3, mask=4, bos=5, eos=6)
+    model, objective = build_model(recipe, vocab).train(), recipe.objective
+    length = objective.window_length(recipe.windows.length)
+    draw = np.random.default_rng(0)
+    window = Window(
+        ids=draw.integers(7, vocab_size, length),
+        marks=np.ones(length, np.uint8),
+        special=np.zeros(length, bool),
+        token_type_ids=np.zeros(length, np.int64),
+        labels={"next_sentence": 0},
+    )
+    examples = [objective.example(window, vocab, draw) for _ in range(recipe.training.batch_size)]
+    batch = collate([e for e in examples if e is not None])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    device = torch.device("cpu")
+    numbers = choose(recipe.training.precision, device)
+
+    def step() -> None:
+        with autocast(numbers, device):
+            losses = objective.losses(model, batch).heads
+        sum((loss.total / loss.count for loss in losses.values()), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(3):
+        step()
+    taken: list[float] = []
+    while sum(taken) < 2.5:
+        before = time.monotonic()
+        step()
+        taken.append(time.monotonic() - before)
+    # A quarter more than the bare step: loading, evaluation, checkpoints.
+    return max(60, min(20_000, int(seconds / (1.25 * sorted(taken)[len(taken) // 2]))))
+
+
+def _train_and_kill(
+    recipe: Pretraining, text: Path, run: Path, seconds: float, say: Any, words: Mapping[str, str]
+) -> overtaking.Kill | None:
+    """Train in a process of its own, kill that with -9 between two checkpoints, and run the same command again."""
+    if (run / "config.json").exists():
+        recipe = config.resolve(str(run))
+    else:
+        steps = _steps_for(recipe, 300 if isinstance(recipe.tokenizer, ByteLevelBPE) else 4_096, seconds)
+        every = max(10, steps // 40)
+        recipe = replace(
+            recipe, training=replace(recipe.training, steps=steps, eval_every=every, save_every=every)
+        )
+    say(words["say.steps"].format(steps=f"{recipe.training.steps:,}"))
+    every = recipe.training.save_every
+    plan = run.with_suffix(".recipe.json")
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    plan.write_text(json.dumps(config.to_json(recipe), ensure_ascii=False, indent=1), "utf-8")
+    command = [sys.executable, "-m", "plume", "pretrain", str(plan), "--data", str(text), "--out", str(run)]
+    fatal = recipe.training.steps // 2 // every * every + every * 4 // 5
+    first = subprocess.Popen(command)  # noqa: S603
+    while first.poll() is None:
+        rows = _rows(run)
+        if rows and rows[-1]["step"] >= fatal:
+            os.kill(first.pid, signal.SIGKILL)
+            first.wait()
+            say(words["say.killed"].format(step=rows[-1]["step"]))
+        time.sleep(0.02)
+    if first.returncode not in (0, -signal.SIGKILL):
+        raise UserError(f"training the GPT stopped with exit code {first.returncode}: see the lines above")
+    if first.returncode != 0 and subprocess.run(command, check=False).returncode != 0:  # noqa: S603
+        raise UserError("the GPT could not be resumed after the kill: see the lines above")
+    return _compare(_rows(run))
+
+
+def _rows(run: Path, split: str = "train") -> list[dict[str, Any]]:
+    """The metrics of ``split`` so far; a line that is being written is not there yet."""
+    path = run / "metrics.jsonl"
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row.get("split") == split and row.get("loss") is not None:
+            rows.append(row)
+    return rows
+
+
+def _compare(rows: Sequence[Mapping[str, Any]]) -> overtaking.Kill | None:
+    """Which losses the resumed run computed again, and how many came out the same to the last bit."""
+    before = {row["step"]: row for row in rows if row["attempt"] == 1}
+    again = {row["step"]: row for row in rows if row["attempt"] > 1}
+    shared = sorted(before.keys() & again.keys())
+    if not shared:
+        return None
+    same = sum(before[step]["loss"] == again[step]["loss"] for step in shared)
+    last = before[shared[-1]]
+    return overtaking.Kill(int(last["bytes"]), int(last["step"]), same, len(shared))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the overtaking figure shows."""
+
+    curve: list[tuple[int, int, float]]
+    lines: dict[str, float]
+    crossed: list[overtaking.Crossing]
+    kill: overtaking.Kill | None
+    last_sample: str
+
+
+def _overtake(run: Path, kill: overtaking.Kill | None, words: Mapping[str, str]) -> Picture:
+    store, vocab = TokenStore.open(run / "tokens"), Tokenizer.load(run / "tokenizer").vocabulary
+    counted = curves.entropies(store.split("train"), store.split("dev"), vocab)
+    lines = {name: counted.bits_per_byte(counted.lines()[name]) for name in LINES}
+    newest = {row["step"]: row for row in _rows(run, "dev")}
+    curve = [(s, int(r["bytes"]), counted.bits_per_byte(r["loss"])) for s, r in sorted(newest.items())]
+    crossed = [
+        overtaking.Crossing(name, step, read, _sample(run, words["prompt"], step))
+        for name, step, read in overtaking.crossings(curve, lines)
+    ]
+    return Picture(curve, lines, crossed, kill, _sample(run, words["prompt"], None))
+
+
+def _sample(run: Path, prompt: str, step: int | None) -> str:
+    return load(run, step=step).generate(prompt, max_new_tokens=120, temperature=0.8, seed=1)
+
+
+# --------------------------------------------------------------------------------- BERT and the labels
+
+
+def _bert(language: Language, budget: Budget, text: Path, run: Path) -> None:
+    if (run / "config.json").exists():
+        recipe = config.resolve(str(run))
+    else:
+        tiny = bert.tiny()
+        recipe = replace(
+            tiny,
+            tokenizer=WordPiece(vocab_size=8_192 if language == "en" else 6_000),
+            windows=SegmentPairs(length=64),
+            training=replace(tiny.training, batch_size=32, lr=2e-3, eval_batches=8, keep=1),
+        )
+        steps = _steps_for(recipe, 8_192, budget.bert)
+        every = max(10, steps // 10)
+        recipe = replace(
+            recipe, training=replace(recipe.training, steps=steps, eval_every=every, save_every=every)
+        )
+    pretrain(recipe, data=[text], out=run)
+
+
+def _label_table(
+    language: Language, labelled: Path, out: Path, budget: Budget, say: Any, words: Mapping[str, str]
+) -> dict[str, list[labels.Cell]]:
+    """Accuracy on one held-out set for every method and number of labels."""
+    rows = [json.loads(line) for line in labelled.read_text("utf-8").splitlines()]
+    order = Permutation(len(rows), key(0, "heldout"))
+    test = [rows[order[i]] for i in range(budget.heldout)]
+    pool = [rows[order[i]] for i in range(budget.heldout, len(rows))]
+    train, heldout = out / "labels" / "train.jsonl", out / "labels" / "heldout.jsonl"
+    train.parent.mkdir(parents=True, exist_ok=True)
+    for path, part in ((train, pool), (heldout, test)):
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part), "utf-8")
+    published = _published(out / "corpus", pool, test, say) if language == "en" else None
+    table: dict[str, list[labels.Cell]] = {}
+    for size, seeds in zip(budget.sizes, budget.seeds, strict=True):
+        found: dict[str, list[float]] = {}
+        for seed in range(seeds):
+            chosen = _draw(pool, size, seed)
+            texts, gold = [row["text"] for row in chosen], [row["label"] for row in chosen]
+            said = TfIdf.fit(texts, gold).predict([row["text"] for row in test])
+            found.setdefault("tfidf", []).append(_accuracy(said, test))
+            if published is not None:
+                found.setdefault("published", []).append(published(chosen))
+        for method, mode in (("scratch", "scratch"), ("ours", "full")):
+            for seed in range(seeds):
+                found.setdefault(method, []).append(_adapted(out, train, heldout, method, mode, size, seed))
+        count = size or len(pool)
+        for method in ("tfidf", "scratch", "ours", "published"):
+            if method in found:
+                table.setdefault(method, []).append(labels.Cell.of(count, found[method], len(test)))
+        say(words["say.labels"].format(count=f"{count:,}", **_best(table)))
+    return table
+
+
+def _draw(pool: Sequence[dict[str, str]], size: int | None, seed: int) -> list[dict[str, str]]:
+    """``size`` texts, as many of each label; None: all."""
+    order = Permutation(len(pool), key(seed, "labels"))
+    shuffled = [pool[order[i]] for i in range(len(pool))]
+    if size is None:
+        return shuffled
+    names = sorted({row["label"] for row in pool})
+    return [
+        row for name in names for row in [r for r in shuffled if r["label"] == name][: size // len(names)]
+    ]
+
+
+def _accuracy(said: Sequence[str], test: Sequence[Mapping[str, str]]) -> float:
+    return float(np.mean([s == row["label"] for s, row in zip(said, test, strict=True)]))
+
+
+def _adapted(
+    out: Path, train: Path, heldout: Path, method: str, mode: Any, size: int | None, seed: int
+) -> float:
+    run = out / "labels" / f"{method}-{size or 'all'}-{seed}"
+    parent = config.resolve(str(out / "bert"))
+    count = size or sum(1 for _ in train.open("rb"))
+    training = replace(suitable(count, parent.model, mode), data_seed=seed, init_seed=seed, noise_seed=seed)
+    adapt(
+        out / "bert", data=[train], evaluation=[heldout], out=run, examples=size, mode=mode, training=training
+    )
+    scores = json.loads((run / "run.json").read_text("utf-8"))["scores"]
+    return float(scores["test"]["accuracy"])
+
+
+def _published(folder: Path, pool: Any, test: Any, say: Any) -> Any:
+    """The published network imported, its sentence vectors under logistic regression; None where it cannot be had."""
+    try:
+        model = load(corpora.minilm(folder))
+    except UserError as error:
+        say(f"{error}")
+        return None
+    from sklearn.linear_model import LogisticRegression
+
+    texts = [row["text"] for row in (*pool, *test)]
+    vectors = dict(zip(texts, model.embed(texts), strict=True))
+
+    def accuracy(chosen: Sequence[Mapping[str, str]]) -> float:
+        regression = LogisticRegression(C=10.0, max_iter=1000)
+        regression.fit(np.stack([vectors[row["text"]] for row in chosen]), [row["label"] for row in chosen])
+        said = regression.predict(np.stack([vectors[row["text"]] for row in test]))
+        return _accuracy(list(said), test)
+
+    return accuracy
+
+
+def _best(table: Mapping[str, Sequence[labels.Cell]]) -> dict[str, str]:
+    return {name: f"{100 * table[name][-1].accuracy:.1f} %" if name in table else "-" for name in
+            ("tfidf", "scratch", "ours", "published")}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ the report
+
+
+def _figures(picture: Picture, words: Mapping[str, str]) -> Any:
+    return overtaking.figure(picture.curve, picture.lines, picture.crossed, picture.kill, words)
+
+
+def _report(
+    page: Path,
+    language: Language,
+    corpus: corpora.Corpus,
+    picture: Picture,
+    table: Mapping[str, Sequence[labels.Cell]],
+    out: Path,
+    seconds: float,
+) -> None:
+    words = WORDS[language]
+    in_png = WORDS[drawable(language)]
+    save_png(_figures(picture, in_png), out / "overtaking.png")
+    parts = [
+        report.paragraph(words["intro"].format(corpus=corpus.name, minutes=f"{seconds / 60:.1f}")),
+        report.heading(words["title"]),
+        report.paragraph(words["explain"]),
+        report.figure(to_svg(_figures(picture, words), words["title"]), _caption(picture, words)),
+        report.heading(words["samples"]),
+        report.samples([
+            *((f"{i}. {words['below'].format(line=words[c.line], mb=f'{c.bytes_read / 1e6:.2f}')}", words["prompt"],
+               c.sample) for i, c in enumerate(picture.crossed, 1)),
+            (words["at the end"], words["prompt"], picture.last_sample),
+        ]),
+    ]  # fmt: skip
+    if table:
+        save_png(labels.figure(table, 0.5, in_png["labels"]), out / "labels.png")  # type: ignore[arg-type]
+        drawn = to_svg(labels.figure(table, 0.5, words["labels"]), words["labels"]["title"])  # type: ignore[arg-type,index]
+        parts += [
+            report.heading(words["labels"]["title"]),  # type: ignore[index]
+            report.paragraph(words["labels explain"]),
+            report.figure(drawn, words["labels caption"]),
+            _table(table, words),
+        ]
+    parts += [
+        report.heading(words["masks"]),
+        report.paragraph(words["masks explain"]),
+        _masks(out / "bert", words),
+    ]
+    parts += [report.heading(words["go on"]), report.commands(words["commands"].format(out=out).splitlines())]
+    report.write(page, words["page"], parts, language)
+
+
+def _caption(picture: Picture, words: Mapping[str, str]) -> str:
+    last = picture.curve[-1][2]
+    behind = [words[name] for name, level in picture.lines.items() if level <= last]
+    overtaken = len(picture.lines) - len(behind)
+    text = words["caption"].format(
+        overtaken=overtaken, of=len(picture.lines), mb=f"{picture.curve[-1][1] / 1e6:.1f}"
+    )
+    if behind:
+        text += " " + words["behind"].format(lines=words["and"].join(behind))
+    return text
+
+
+def _table(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any]) -> report.Html:
+    sizes = [cell.examples for cell in next(iter(table.values()))]
+    seeds = [cell.seeds for cell in next(iter(table.values()))]
+    header = [
+        words["method"],
+        *(words["column"].format(n=f"{n:,}", seeds=s) for n, s in zip(sizes, seeds, strict=True)),
+    ]
+    rows = [[words["labels"][name], *map(_cell, cells)] for name, cells in table.items()]
+    return report.table(header, rows, own=[i for i, name in enumerate(table) if name == "ours"])
+
+
+def _cell(cell: labels.Cell) -> report.Html:
+    return report.with_interval(Estimate(cell.accuracy, 0.0, cell.low, cell.high))
+
+
+def _masks(run: Path, words: Mapping[str, Any]) -> report.Html:
+    model = load(run)
+    rows = []
+    for text in words["fill"]:
+        guesses = ", ".join(f"{g.token} ({100 * g.probability:.0f} %)" for g in model.fill_mask(text, top=4))
+        rows.append([text, guesses])
+    return report.table([words["sentence"], words["guesses"]], rows)
+
+
+def _summary(
+    picture: Picture,
+    table: Mapping[str, Sequence[labels.Cell]],
+    words: Mapping[str, Any],
+    page: Path,
+    seconds: float,
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    shown = Table(title=words["title"], title_justify="left")
+    for column in (words["line"], words["bits"], words["after"]):
+        shown.add_column(column)
+    crossed = {c.line: f"{c.bytes_read / 1e6:.2f} MB" for c in picture.crossed}
+    for name, level in picture.lines.items():
+        shown.add_row(words[name], f"{level:.3f}", crossed.get(name, "-"))
+    shown.add_row(f"[bold]{words['network']}[/]", f"[bold]{picture.curve[-1][2]:.3f}[/]", "")
+    console.print(shown)
+    if picture.kill is not None:
+        console.print(words["kill"].format(identical=picture.kill.identical, compared=picture.kill.compared))
+    if table:
+        wide = Table(title=words["labels"]["title"], title_justify="left")
+        wide.add_column(words["method"])
+        for cell in next(iter(table.values())):
+            wide.add_column(f"{cell.examples:,}")
+        for name, cells in table.items():
+            wide.add_row(
+                words["labels"][name],
+                *(f"{100 * c.accuracy:.1f} ({100 * c.low:.0f}–{100 * c.high:.0f})" for c in cells),
+            )
+        console.print(wide)
+    console.print(words["done"].format(page=page, minutes=f"{seconds / 60:.1f}"))
