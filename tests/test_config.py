@@ -359,7 +359,7 @@ def hostile() -> list[Any]:
         "plume.objectives.masked:np", "plume.objectives.masked:MaskedLM.__init__", "plume.__main__:main",
         "plume.objectives.masked:__builtins__", "plume.objectives.masked:__loader__", "plume.slots:Slots.permuted",
         "plume.objectives.masked:MaskedLM:example", "plume.seeding:Permutation", "plume:os", "plume.:x", ":x", "x:",
-        "plume..os:system", "plume/../os:system", "plume.os:system", "../evil.py:Evil", "/root/evil.py:Evil",
+        "plume..os:system", "plume/../os:system", "plume.os:system", "../evil.py:Evil", "/etc/evil.py:Evil",
         "evil.py@0000000000000000:Evil", "http://127.0.0.1:9/x:Y", "antigravity:fly", "this:d", "", " ", "\x00:\x00",
         "plume.objectives.base:Objective", "plume.errors:UserError", "torch.hub:load", "plume.objectives:masked",
         "类:名",
