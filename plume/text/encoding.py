@@ -102,6 +102,53 @@ class _Joined:
         return offsets
 
 
+class _Remembered:
+    """Stretches of text that the library tokenized once: it is asked again only for new ones."""
+
+    _MOST = 2**24  # characters that are remembered
+
+    def __init__(self, library: tokenizers.Tokenizer) -> None:
+        self._library = library
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._size = 0
+        self._ids = np.zeros(0, np.uint32)
+        self._begins = np.zeros(1, np.int64)
+
+    def __call__(self, text: str, first: Array, end: Array) -> tuple[Array, Array]:
+        """The ids of the stretches ``text[first:end]`` [R], flat, and their number in each."""
+        runs = [text[a:b] for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+        if self._size > self._MOST:
+            self._forget()
+        known = self._numbers
+        numbers = list(map(known.get, runs))
+        if None in numbers:
+            new = list(dict.fromkeys(run for run, n in zip(runs, numbers, strict=True) if n is None))
+            ids, lengths = library_ids(self._library, new)
+            known.update(zip(new, itertools.count(len(known))))
+            self._size += sum(map(len, new))
+            self._begins = np.concatenate([self._begins, self._begins[-1] + np.cumsum(lengths)])
+            self._ids = np.concatenate([self._ids, ids])
+            numbers = list(map(known.get, runs))
+        number = np.array(numbers, np.int64)
+        begins = self._begins[number]
+        sizes = self._begins[number + 1] - begins
+        return self._ids[np.repeat(begins, sizes) + _counted(sizes)], sizes
+
+
+def _counted(sizes: Array) -> Array:
+    """0, 1, ... within each of stretches of these sizes.
+
+    >>> _counted(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    ends = np.cumsum(sizes)
+    counted: Array = np.arange(int(sizes.sum())) - np.repeat(ends - sizes, sizes)
+    return counted
+
+
 class WordPieceEncoder:
     """BERT's tokenization: blanks separate; ideographs and symbols stand alone; all else is cut and remembered.
 
@@ -116,7 +163,6 @@ class WordPieceEncoder:
         (0xFF5B, 0xFF65), (0x09, 0x0D), (0x20, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680),
         (0x2000, 0x200A), (0x2028, 0x2029), (0x205F, 0x205F),
     )  # fmt: skip
-    _MOST = 2**24  # characters of remembered runs
 
     def __init__(self, library: tokenizers.Tokenizer, continues: Array) -> None:
         self._library = library
@@ -124,13 +170,7 @@ class WordPieceEncoder:
         self._roles = np.full(0x110000, self._RUN, np.int32)
         for first, last in (*IDEOGRAPHS, *self._ALONE):
             self._roles[first : last + 1] = self._ASK
-        self._forget()
-
-    def _forget(self) -> None:
-        self._runs: dict[str, int] = {}
-        self._size = 0
-        self._pieces = np.zeros(0, np.uint32)
-        self._begins = np.zeros(1, np.int64)
+        self._remembered = _Remembered(library)
 
     def _ask(self, character: str) -> int:
         """What the library does with a character between two letters: an id of its own, nothing, or a word's part."""
@@ -155,9 +195,7 @@ class WordPieceEncoder:
         edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
         first, end = edges[::2], edges[1::2]
         text = joined.text
-        numbers = self._number([text[a:b] for a, b in zip(first.tolist(), end.tolist(), strict=True)])
-        begins = self._begins[numbers]
-        sizes = self._begins[numbers + 1] - begins
+        run_ids, sizes = self._remembered(text, first, end)
         alone = np.flatnonzero(roles >= 0)
         # How many tokens stand before each character: all else follows from it.
         before = np.zeros(len(characters) + 1, np.int64)
@@ -166,9 +204,7 @@ class WordPieceEncoder:
         np.cumsum(before, out=before)
         ids = np.empty(int(before[-1]), np.uint32)
         ids[before[alone]] = roles[alone]
-        at = np.repeat(before[first] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
-        source = np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
-        ids[at] = self._pieces[source]
+        ids[np.repeat(before[first], sizes) + _counted(sizes)] = run_ids
         marks = self._word[ids]
         if segmented:
             ideographs = alone[character_classes()[characters[alone]] == IDEOGRAPH]
@@ -181,28 +217,17 @@ class WordPieceEncoder:
         marks[sentences[sentences < len(marks)]] |= SENTENCE
         return Flat(ids, marks, before[joined.ends] - before[joined.starts])
 
-    def _number(self, runs: list[str]) -> Array:
-        """The remembered run number of each run; those never met are tokenized first."""
-        if self._size > self._MOST:
-            self._forget()
-        known = self._runs
-        numbers = list(map(known.get, runs))
-        if None in numbers:
-            new = list(dict.fromkeys(run for run, n in zip(runs, numbers, strict=True) if n is None))
-            ids, lengths = library_ids(self._library, new)
-            known.update(zip(new, itertools.count(len(known))))
-            self._size += sum(map(len, new))
-            self._begins = np.concatenate([self._begins, self._begins[-1] + np.cumsum(lengths)])
-            self._pieces = np.concatenate([self._pieces, ids])
-            numbers = list(map(known.get, runs))
-        return np.array(numbers, np.int64)
-
 
 class ByteLevelEncoder:
-    """Byte-level BPE: every token is a known number of bytes, so offsets are one running sum."""
+    """Byte-level BPE: every token is a known number of bytes, so offsets are one running sum.
 
-    def __init__(self, library: tokenizers.Tokenizer, pieces: Sequence[bytes]) -> None:
+    Text with blanks between its words is cut before them, and each word tokenized once: no pre-token reaches
+    from something visible over a blank, and none looks back (spec 14 section 3).
+    """
+
+    def __init__(self, library: tokenizers.Tokenizer, pieces: Sequence[bytes], *, words: bool) -> None:
         self._library = library
+        self._remembered = _Remembered(library) if words else None  # words: the pre-tokenizer is GPT-2's
         self._sizes = np.array([len(p) for p in pieces], np.int64)
         self._blanks = np.array([len(p) - len(p.lstrip()) for p in pieces], np.int64)
         edges = [_edge_classes(p) for p in pieces]
@@ -210,8 +235,12 @@ class ByteLevelEncoder:
         self._last = np.array([b for _, b in edges], np.uint8)
 
     def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
-        ids, lengths = library_ids(self._library, texts)
         joined = _Joined(texts)
+        blank = joined.characters == ord(" ")
+        if self._remembered is not None and int(blank.sum()) * 12 > len(blank):
+            ids, lengths = self._by_words(self._remembered, joined, blank)
+        else:
+            ids, lengths = library_ids(self._library, texts)
         marks = np.zeros(len(ids), np.uint8)
         ends = np.cumsum(lengths)
         starts = ends - lengths
@@ -238,6 +267,15 @@ class ByteLevelEncoder:
         marks[_tokens_at(visible, blanks == sizes, begin)] |= SENTENCE
         marks[starts[lengths > 0]] |= SENTENCE
         return Flat(ids, marks, lengths)
+
+    def _by_words(self, remembered: _Remembered, joined: _Joined, blank: Array) -> tuple[Array, Array]:
+        visible = character_classes()[joined.characters] != SPACE
+        cuts = np.flatnonzero(blank[1:] & visible[:-1]) + 1
+        first = np.union1d(cuts, joined.starts[joined.starts < joined.ends])
+        of = np.searchsorted(joined.starts, first, "right") - 1
+        end = np.minimum(np.append(first[1:], len(blank)), joined.ends[of])
+        ids, sizes = remembered(joined.text, first, end)
+        return ids, np.bincount(of, sizes, len(joined.starts)).astype(np.int64)
 
 
 def _tokens_at(visible: Array, blank: Array, begins: Array) -> Array:

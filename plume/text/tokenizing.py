@@ -215,7 +215,13 @@ class Tokenizer:
                     self._inner, np.array([p.startswith(prefix) and p != prefix for p in self._pieces], bool)
                 )
             if self._bytes is not None and self._counts_bytes(self._bytes):
-                return encoding.ByteLevelEncoder(self._inner, self._bytes)
+                cutters = _parts(self._settings["pre_tokenizer"])
+                words = (
+                    len(cutters) == 1
+                    and bool(cutters[0].get("use_regex"))
+                    and not self._settings["normalizer"]
+                )
+                return encoding.ByteLevelEncoder(self._inner, self._bytes, words=words)
         return encoding.OffsetsEncoder(self._inner)
 
     def _counts_bytes(self, pieces: list[bytes]) -> bool:
