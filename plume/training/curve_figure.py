@@ -112,19 +112,25 @@ def loss_figure(curves: Sequence[Curve], lines: Entropies | None, title: str, la
             tall = _HEIGHT - 1.67 if row == 0 else _EXTRA - 0.75
             last = row == len(curves) - 1
             box = (_LEFT, (bottom - tall) / height, _RIGHT - _LEFT, tall / height)
-            _panel(figure.add_axes(box), curve, lines if row == 0 else None, words, last=last)
+            axes = figure.add_axes(box)
+            _panel(axes, curve, lines if row == 0 else None, words, named=bool(title) or row > 0, last=last)
             bottom -= tall + 0.75
         return figure
 
 
-def _panel(axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, str], *, last: bool) -> None:
+def _panel(
+    axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, str], *, named: bool, last: bool
+) -> None:
     by_tokens = any(p.tokens for p in (*curve.train, *curve.heldout))
 
-    def x(point: Point | Crossing) -> float:
-        return point.tokens if by_tokens else point.step
+    places = [p.tokens if by_tokens else p.step for p in (*curve.train, *curve.heldout)]
+    first = min((place for place in places if place > 0), default=1.0)
+    end = max(*places, first * 10)
 
-    places = [x(p) for p in (*curve.train, *curve.heldout) if x(p) > 0] or [1.0]
-    first, end = min(places), max(*places, min(places) * 10)
+    def x(point: Point | Crossing) -> float:
+        # A logarithmic axis has no 0: what was measured before the first step stands at its left edge.
+        return max(first, point.tokens if by_tokens else point.step)
+
     axes.set_xscale("log")
     axes.set_xlim(first, end * 1.0001)
     axes.grid(axis="y")
@@ -134,7 +140,8 @@ def _panel(axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, s
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.set_xlabel(words["tokens" if by_tokens else "step"] if last else "")
     is_token = curve.head.endswith("token") or curve.head == "loss"
-    heading = words["nats"] if is_token else f"{words.get(curve.head, curve.head)}, {words['each']}"
+    unit = words["nats" if is_token else "each"]
+    heading = f"{words.get(curve.head, curve.head)}, {unit}" if named else unit
     axes.set_title(heading, loc="left", fontsize=10, color=MUTED)
 
     labels: list[Label] = []
@@ -146,9 +153,10 @@ def _panel(axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, s
         axes.plot(xs, [smooth[i] for i in kept], color=SOFT, lw=1.6, zorder=3)
         labels.append(Label(smooth[-1], words["train"], MUTED))
     if curve.heldout:
-        axes.plot(
-            [x(p) for p in curve.heldout], [p.loss for p in curve.heldout], color=ACCENT, lw=2.2, zorder=4
-        )
+        # Each evaluation is a point: between two of them nothing was measured.
+        dots = "o" if len(curve.heldout) <= 80 else ""
+        xs = [x(p) for p in curve.heldout]
+        axes.plot(xs, [p.loss for p in curve.heldout], color=ACCENT, lw=2, marker=dots, ms=3.8, zorder=4)
         labels.append(Label(curve.heldout[-1].loss, words["heldout"], ACCENT, own=True))
     references = {} if lines is None else lines.lines()
     if curve.head == "next_sentence":
@@ -157,10 +165,13 @@ def _panel(axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, s
         axes.axhline(level, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
         labels.append(Label(level, words[name], INK))
     for crossing in () if lines is None else crossings(curve.heldout, lines):
+        if crossing.name == "uniform":
+            continue  # every run begins there
         axes.plot([x(crossing)], [crossing.loss], "o", ms=7, mfc=PAPER, mec=ACCENT, mew=1.8, zorder=5)
         late = math.log(x(crossing) / first) > 0.93 * math.log(end / first)
-        axes.annotate(short(x(crossing)), (x(crossing), crossing.loss), (-2 if late else 6, 5), zorder=5, fontsize=9,
-                      textcoords="offset points", color=ACCENT, ha="right" if late else "left")  # fmt: skip
+        axes.annotate(short(x(crossing)), (x(crossing), crossing.loss), (2 if late else 6, 12 if late else 5), zorder=5,
+                      textcoords="offset points", color=ACCENT, ha="right" if late else "left", fontsize=9,
+                      bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
     _label_ends(axes, labels, lines if curve.head == "next_token" else None, words)
     for point in curve.resumed:
         axes.axvline(x(point), color=SECOND, lw=1, ls=":", zorder=1)

@@ -200,7 +200,9 @@ def crossings(points: Sequence[Point], lines: Entropies) -> list[Crossing]:
         for a, b in pairwise(points):
             if a.loss > level >= b.loss:
                 share = (a.loss - level) / (a.loss - b.loss)
-                step, tokens, read = (u + share * (v - u) for u, v in zip(a[:3], b[:3], strict=True))
+                # Losses fall about evenly with the logarithm of what was read; step 0 stands beside step 1.
+                places = ((u or v / max(b.step, 1), v) for u, v in zip(a[:3], b[:3], strict=True))
+                step, tokens, read = (u * (v / u) ** share if u else 0.0 for u, v in places)
                 found.append(Crossing(name, step, tokens, read, level))
                 break
     return sorted(found, key=lambda c: c.step)
