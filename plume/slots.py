@@ -108,7 +108,7 @@ class Slots(Generic[A]):
 
     def sees(self) -> A:
         """The visibility the ranks describe: bool [..., q, k], true where slot q sees slot k."""
-        seen = self.visible_at[..., None, :] <= self.sees_until[..., :, None]
+        seen: Any = self.visible_at[..., None, :] <= self.sees_until[..., :, None]
         return cast(A, seen & (self.document_ids[..., None, :] == self.document_ids[..., :, None]))
 
 
@@ -164,7 +164,7 @@ class Loss(NamedTuple):
     """A sum and the number of things summed: the trainer divides once, by the global count."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment] # hides tuple.count, which nobody wants of a loss
 
 
 class Losses(NamedTuple):
@@ -219,9 +219,10 @@ def _to(slots: Slots[Tensor], device: torch.device | str) -> Slots[Tensor]:
     def move(t: Tensor) -> Tensor:
         return t.to(device, non_blocking=True)
 
+    ints: dict[str, Any] = {name: move(getattr(slots, name)) for name in _INTS}
     return replace(
         slots,
-        **{name: move(getattr(slots, name)) for name in _INTS},
+        **ints,
         features=None if slots.features is None else move(slots.features),
         labels={k: move(v) for k, v in slots.labels.items()},
         given={k: move(v) for k, v in slots.given.items()},
