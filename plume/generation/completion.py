@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from plume.generation.decoding import Finish, Session, Token
+from plume.generation.decoding import Finish, Session, Token, check
 from plume.generation.language_models import LanguageModel
 from plume.generation.sampling import Decoding, Row
 from plume.generation.streaming import Detokenizes, TextStream
@@ -64,17 +64,17 @@ def stream(
     """Continue ``prompts``, ``samples`` times each, and give out the text as it grows, rows interleaved.
 
     The deltas of a row add up to its ``Completion.text`` exactly. An empty prompt begins where texts begin:
-    with the bos token or, without one, the eos token. Where ``decoding`` names no ``eos`` and ``suppress``,
-    the tokenizer's end token ends a text and its other special and unknown tokens are never chosen.
+    after the eos token, which closes the documents of a packed stream, or without one at the bos token. Where
+    ``decoding`` names no ``eos`` and ``suppress``, the tokenizer's end token ends a text and its other special
+    tokens and its unknown one are never chosen.
 
     Raises:
-        UserError: see ``Session``.
+        UserError: see ``Session``; raised by the call itself, before any delta is asked for.
     """
     decoding = for_text(decoding or Decoding(), tokenizer.vocabulary)
     rows = [Row(ids, decoding, sample) for ids in _prompts(tokenizer, prompts) for sample in range(samples)]
-    for start in range(0, len(rows), batch_size):
-        for delta in _stream(model, tokenizer, rows[start : start + batch_size], decoding):
-            yield replace(delta, row=start + delta.row) if start else delta
+    check(rows, model.context_length)  # now, and not when the first delta is asked for
+    return _stream(model, tokenizer, rows, decoding, batch_size)
 
 
 def complete(
@@ -107,29 +107,32 @@ def for_text(decoding: Decoding, vocab: Vocabulary) -> Decoding:
 
 def _prompts(tokenizer: Tokenizes, prompts: Sequence[str]) -> Iterator[list[int]]:
     vocab = tokenizer.vocabulary
-    begin = vocab.eos if vocab.bos is None else vocab.bos
+    begin = vocab.bos if vocab.eos is None else vocab.eos
     for prompt in prompts:
         ids = [int(i) for i in tokenizer.encode(prompt)]
         yield ids or ([] if begin is None else [begin])
 
 
 def _stream(
-    model: LanguageModel, tokenizer: Tokenizes, rows: Sequence[Row], decoding: Decoding
+    model: LanguageModel, tokenizer: Tokenizes, rows: Sequence[Row], decoding: Decoding, batch_size: int
 ) -> Iterator[Delta]:
-    texts = [TextStream(tokenizer, r.ids, decoding.stop, include=decoding.include_stop) for r in rows]
-    session = Session(model, rows)
     if not decoding.max_new_tokens:
         yield from (Delta(row, "", None, "length") for row in range(len(rows)))
-    while session.live:
-        for token in session.step():
-            text, finish = texts[token.row], token.finish
-            delta = "" if finish == "eos" else text.push(token.id)
-            if not text.stopped and finish:
-                delta += text.finish()
-            if text.stopped:
-                finish = "stop"
-                session.end(token.row)
-            yield Delta(token.row, delta, token, finish)
+        return
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        texts = [TextStream(tokenizer, r.ids, decoding.stop, include=decoding.include_stop) for r in part]
+        session = Session(model, part)
+        while session.live:
+            for token in session.step():
+                text, finish = texts[token.row], token.finish
+                delta = "" if finish == "eos" else text.push(token.id)
+                if finish and not text.stopped:
+                    delta += text.finish()
+                if text.stopped:
+                    finish = "stop"
+                    session.end(token.row)
+                yield Delta(start + token.row, delta, token, finish)
 
 
 def _collected(deltas: Sequence[Delta]) -> Completion:

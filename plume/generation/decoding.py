@@ -6,6 +6,7 @@ right, the padding is seen by nobody, and each new slot carries the rank of its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -57,8 +58,7 @@ class Session:
     """
 
     def __init__(self, model: LanguageModel, rows: Sequence[Row]) -> None:
-        for number, row in enumerate(rows):
-            _check(number, row, model.context_length)
+        check(rows, model.context_length)
         self._model = model
         self._rows = list(rows)
         self._memory: Memory | None = None
@@ -185,20 +185,27 @@ def select_rows(memory: Memory, index: Tensor) -> Memory:
     return Memory(slots, tuple(layer[index] for layer in memory.layers))
 
 
-def _check(number: int, row: Row, room: int | None) -> None:
-    if not row.ids:
-        raise UserError(
-            f"prompt {number + 1} is empty and the tokenizer has neither a bos nor an eos token to begin a text "
-            "with: give it at least one token"
-        )
-    how = row.decoding
-    last = row.num_prompt + how.max_new_tokens - 1  # the last token is never read again
-    if room is not None and how.overflow == "error" and how.max_new_tokens and last > room:
-        raise UserError(
-            f"prompt {number + 1} has {row.num_prompt} tokens and max_new_tokens is {how.max_new_tokens}, but this "
-            f"model reads at most {room}: ask for at most {max(0, room - row.num_prompt + 1)} new tokens, shorten "
-            'the prompt, or let the window slide (overflow="slide")'
-        )
+def check(rows: Sequence[Row], room: int | None) -> None:
+    """Refuse what cannot be continued by a model that reads at most ``room`` slots.
+
+    Raises:
+        UserError: an empty prompt, or a text that would outgrow the model (``overflow="error"``).
+    """
+    for number, row in enumerate(rows, start=1):
+        how, size = row.decoding, row.num_prompt
+        if not size:
+            raise UserError(
+                f"prompt {number} is empty and the tokenizer has neither an eos nor a bos token to begin a text "
+                "with: give it at least one token"
+            )
+        most = math.inf if room is None else room
+        last = size + how.max_new_tokens - 1  # the last token is never read again
+        if how.overflow == "error" and how.max_new_tokens and last > most:
+            raise UserError(
+                f"prompt {number} has {size} tokens and max_new_tokens is {how.max_new_tokens}, but this model "
+                f"reads at most {room}: ask for at most {max(0, int(most) - size + 1)} new tokens, shorten the "
+                'prompt, or let the window slide (overflow="slide")'
+            )
 
 
 def _chosen(logits: Tensor, rows: Sequence[Row]) -> list[tuple[int, int, float, float]]:

@@ -197,8 +197,7 @@ def language_model(
     """The ``LanguageModel`` of a network that was trained with ``objective``, its weights as they are now.
 
     ``context_length``: its ``max_positions``. ``dtype`` casts it, once; the default leaves it as it is. A
-    family is causal if ``ask_next`` gives the text as it is, each slot seeing what stands before it: then what
-    was read is kept, otherwise it is read anew for each token.
+    family that does not read causally is asked anew for each token.
 
     Raises:
         UserError: no head of the model predicts tokens.
@@ -210,23 +209,29 @@ def language_model(
             "generate with the run it was adapted from"
         )
     head = "next_token" if "next_token" in tokens else tokens[0]
+    if reads_causally(objective, vocab):
+        return CausalNetwork(model, head, context_length, dtype=dtype)
+    return AskingNetwork(model, objective, vocab, head, context_length, dtype=dtype)
+
+
+def reads_causally(objective: Asks, vocab: Vocabulary) -> bool:
+    """Whether ``objective`` asks for a next token with the text as it is, each slot seeing what stands before it.
+
+    Only then can what was read be kept while the text grows.
+    """
     probe = np.full(3, min(vocab.size - 1, 1))
     slots, asking = objective.ask_next(probe, vocab)
     causal = Slots.causal(probe)
-    same = all(
-        np.array_equal(getattr(slots, name), getattr(causal, name))
-        for name in (
-            "input_ids",
-            "position_ids",
-            "visible_at",
-            "sees_until",
-            "document_ids",
-            "token_type_ids",
-        )
+    names = (
+        "input_ids",
+        "position_ids",
+        "token_type_ids",
+        "visible_at",
+        "sees_until",
+        "document_ids",
     )
-    if same and asking == len(probe) - 1:
-        return CausalNetwork(model, head, context_length, dtype=dtype)
-    return AskingNetwork(model, objective, vocab, head, context_length, dtype=dtype)
+    same = all(np.array_equal(getattr(slots, name), getattr(causal, name)) for name in names)
+    return same and asking == len(probe) - 1
 
 
 def _read_by_length(backbone: Backbone, inputs: Slots[Tensor], memory: Memory | None) -> Hidden:

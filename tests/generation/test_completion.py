@@ -114,7 +114,14 @@ def test_what_was_held_back_for_a_stop_string_is_given_out_at_the_length_limit()
 def test_an_empty_prompt_begins_where_texts_begin():
     model = Parrot("bpe", "the film")
     assert complete(model, tokenizer("bpe"), [""], GREEDY)[0].text == "the film"
-    assert model.prompts == [[tokenizer("bpe").vocabulary.bos]]
+    assert model.prompts == [[tokenizer("bpe").vocabulary.eos]]
+
+
+def test_what_cannot_be_continued_is_refused_by_the_call_itself():
+    model = Parrot("bpe", "x", context_length=6)
+    with pytest.raises(UserError, match="prompt 2 has .* at most 6"):
+        stream(model, tokenizer("bpe"), ["the", "the film was good"], Decoding(max_new_tokens=5))
+    assert not model.prompts
 
 
 def test_no_new_tokens_is_no_text():
