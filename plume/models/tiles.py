@@ -25,7 +25,7 @@ from plume.slots import Layout, Slots
 SCORES = 2**19  # scores in one tile, about: what caches hold
 QUERIES = 128  # at most so many queries a tile where rows are longer
 RUN = 128  # shorter documents share a tile until they are as long together
-HIDDEN = torch.finfo(torch.bfloat16).min  # finite in every dtype that is computed with here
+HIDDEN = torch.finfo(torch.float16).min  # finite in every dtype that is computed with here
 
 
 @dataclass(frozen=True, slots=True)
