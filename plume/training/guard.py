@@ -17,10 +17,11 @@ LIMIT = 5  # skipped steps in a row after which a run stops
 class Guard:
     """Judges each step by its loss and its gradient's norm, before the weights are touched.
 
-    A loss is a spike if it lies ``sigma`` standard deviations above the mean of the last 128 clean steps, and
-    also half the mean and one nat above it, for a model that has learnt its text by heart has tiny losses
-    that jump about harmlessly. A norm is one if it is 100 times the largest of them and of ``floor``, the norm that
-    clipping lets pass. ``sigma=None``: only what is not finite is refused.
+    A loss is a spike if it lies ``sigma`` standard deviations above the mean of the last 128 clean steps; and
+    also half the mean and one nat, for a model that has learnt its text by heart has tiny losses that jump
+    about harmlessly; and also twice as far as any of them did, for some losses have heavy tails. A norm is one
+    if it is 100 times the largest of them and of ``floor``, the norm that clipping lets pass. ``sigma=None``:
+    only what is not finite is refused.
     """
 
     def __init__(self, sigma: float | None, floor: float | None) -> None:
@@ -40,7 +41,8 @@ class Guard:
         losses = np.array(self.losses)
         usual = float(losses.mean())
         if len(losses) >= FEW:
-            limit = usual + max(self.sigma * float(losses.std()), 0.5 * abs(usual), 1.0)
+            far = 2 * (float(losses.max()) - usual)
+            limit = usual + max(self.sigma * float(losses.std()), 0.5 * abs(usual), 1.0, far)
         else:
             limit = 10 * float(np.abs(losses).max()) + 10
         if loss > limit:
