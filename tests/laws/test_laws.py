@@ -167,8 +167,8 @@ class OneDocument(CausalLM):
 
     def losses(self, model: Any, batch: Any) -> Losses:
         ids = batch.inputs.document_ids.clamp(max=0)
-        slots = replace(batch.inputs, document_ids=ids, layout=None,
-                        visible_at=torch.arange(ids.shape[1]).expand_as(ids), sees_until=torch.arange(ids.shape[1]).expand_as(ids))  # fmt: skip
+        ranks = torch.arange(ids.shape[1]).expand_as(ids)
+        slots = replace(batch.inputs, document_ids=ids, layout=None, visible_at=ranks, sees_until=ranks)
         return super().losses(model, replace(batch, inputs=slots))
 
 
@@ -237,7 +237,7 @@ def heldout_on_random_text(case: Case, steps: int = 200) -> dict[str, tuple[floa
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = PEAK * (1 - step / steps)
-        losses = case.objective.losses(model, batch(step, 32)).heads
+        losses = case.objective.losses(model, batch(step, 16)).heads
         optimizer.zero_grad()
         sum(loss.total / loss.count for loss in losses.values()).backward()
         optimizer.step()
