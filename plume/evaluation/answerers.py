@@ -219,16 +219,18 @@ class _Network:
                         waiting
                         and (len(waiting) + 1) * max(map(len, (waiting[0], slots))) > self._batch_slots
                     ):
-                        self._flush(waiting, owners, found)
+                        self._flush(waiting, owners, found, greedy)
                     waiting.append(slots)
                     owners.append(i)
-            self._flush(waiting, owners, found)
+            self._flush(waiting, owners, found, greedy)
         finally:
             self._model.train(was_training)
         return [Answer(np.concatenate([a.log_probs for a in part]), np.concatenate([a.greedy for a in part]))
                 for part in found]  # fmt: skip
 
-    def _flush(self, waiting: list[Slots[Array]], owners: list[int], found: list[list[Answer]]) -> None:
+    def _flush(
+        self, waiting: list[Slots[Array]], owners: list[int], found: list[list[Answer]], greedy: bool
+    ) -> None:
         if not waiting:
             return
         examples = [Example(slots) for slots in waiting]
@@ -247,11 +249,12 @@ class _Network:
                 logits = logits if logits.dtype == torch.float64 else logits.float()
                 chosen = logits.gather(1, labels[:, None]).squeeze(1)
                 log_probs.append((chosen - logits.logsumexp(1)).double())
-                firsts.append(logits.argmax(1) == labels)
+                # A token nobody asks to be first is not looked up: the search costs as much as the rest here.
+                firsts.append(logits.argmax(1) == labels if greedy else labels[:0] == 0)
         examples_of = asked.example.cpu().numpy()
         scores, first = torch.cat(log_probs).cpu().numpy(), torch.cat(firsts).cpu().numpy()
         for number, owner in enumerate(owners):
             mine = examples_of == number
-            found[owner].append(Answer(scores[mine], first[mine]))
+            found[owner].append(Answer(scores[mine], first[mine] if greedy else first))
         waiting.clear()
         owners.clear()
