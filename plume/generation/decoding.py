@@ -181,7 +181,7 @@ def collect(tokens: Sequence[Token], finish: Finish | None = None) -> Generation
 
 def select_rows(memory: Memory, index: Tensor) -> Memory:
     """The memory of some rows [N], in that order."""
-    slots = None if memory.slots is None else slotwise(lambda fields: fields[0][index], memory.slots)
+    slots = None if memory.slots is None else slotwise(lambda field: field[index], memory.slots)
     return Memory(slots, tuple(layer[index] for layer in memory.layers))
 
 
@@ -219,4 +219,9 @@ def _chosen(logits: Tensor, rows: Sequence[Row]) -> list[tuple[int, int, float, 
         chosen: Chosen = choose(part, [rows[m] for m in members])
         columns = (chosen.ids.tolist(), chosen.log_probs.tolist(), chosen.final.tolist())
         found += zip(members, *columns, strict=True)
+    if any(math.isnan(log_prob) for _, _, log_prob, _ in found):
+        raise UserError(
+            "the model's scores are not numbers: its training diverged or its weights are damaged; go back to an "
+            "earlier checkpoint"
+        )
     return sorted(found)

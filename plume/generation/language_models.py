@@ -16,6 +16,7 @@ from torch import Tensor
 from plume.errors import UserError
 from plume.generation.packing import PackedLinear, packable, prepared
 from plume.models.heads import TokenHead
+from plume.models.memory import follow
 from plume.models.pretrained import Hidden
 from plume.slots import Example, Memory, Slots, collate
 from plume.vocabulary import Vocabulary
@@ -153,7 +154,7 @@ class AskingNetwork:
     ) -> NextToken:
         if decoder_inputs is not None:
             raise ValueError("a model without a decoder was given decoder inputs")
-        past = _concatenated(memory, inputs)
+        past = follow(None if memory is None else memory.slots, inputs)
         asked = [self._objective.ask_next(ids, self._vocab) for ids in _ids(past)]
         examples = [Example(slots) for slots, _ in asked]
         batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self.device)
@@ -165,7 +166,10 @@ class AskingNetwork:
 class HistoryModel:
     """Any function from the ids so far [T] to log-probabilities [V], as n-gram counts offer it.
 
-    >>> uniform = HistoryModel(lambda ids: np.full(4, np.log(1 / 4)))
+    >>> from plume.generation.decoding import Decoding, generate
+    >>> coin = HistoryModel(lambda ids: np.log([0.25, 0.75]))
+    >>> generate(coin, [[0]], Decoding(max_new_tokens=8, seed=1))[0].ids
+    (1, 0, 0, 0, 1, 1, 1, 1)
     """
 
     context_length = None
@@ -181,7 +185,7 @@ class HistoryModel:
         *,
         memory: Memory | None = None,
     ) -> NextToken:
-        past = _concatenated(memory, inputs)
+        past = follow(None if memory is None else memory.slots, inputs)
         rows = [torch.as_tensor(self._log_probs(ids)) for ids in _ids(past)]
         return NextToken(_scores(torch.stack(rows)), Memory(past, ()))
 
@@ -242,7 +246,8 @@ def _read_by_length(backbone: Backbone, inputs: Slots[Tensor], memory: Memory | 
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero().squeeze(1)
         past = None if memory is None else Memory(None, tuple(layer[rows] for layer in memory.layers))
-        read = backbone(_corner(inputs, rows, length), memory=past, use_memory=True)
+        part = slotwise(lambda field: field[rows, :length], inputs)  # noqa: B023
+        read = backbone(part, memory=past, use_memory=True)
         assert read.memory is not None
         for at, row in enumerate(rows.tolist()):
             last[row] = read.last[at, -1:]
@@ -250,10 +255,6 @@ def _read_by_length(backbone: Backbone, inputs: Slots[Tensor], memory: Memory | 
     order = range(len(lengths))
     layers = tuple(torch.stack(parts) for parts in zip(*(state[r] for r in order), strict=True))
     return Hidden(torch.stack([last[r] for r in order]), memory=Memory(None, layers))
-
-
-def _corner(slots: Slots[Tensor], rows: Tensor, length: int) -> Slots[Tensor]:
-    return slotwise(lambda fields: fields[0][rows, :length], slots)
 
 
 def _scores(logits: Tensor) -> Tensor:
@@ -269,27 +270,17 @@ def _last(hidden: Tensor, slots: Slots[Tensor]) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def slotwise(change: Callable[[list[Tensor]], Tensor], *parts: Slots[Tensor]) -> Slots[Tensor]:
-    """Slots each of whose fields is ``change`` of the parts' fields; labels, features and layout are left out."""
-
-    def of(name: str) -> Tensor:
-        return change([getattr(part, name) for part in parts])
-
+def slotwise(change: Callable[[Tensor], Tensor], slots: Slots[Tensor]) -> Slots[Tensor]:
+    """Slots each of whose fields is ``change``d; labels, features and layout are left out."""
     return Slots(
-        input_ids=of("input_ids"),
-        position_ids=of("position_ids"),
-        token_type_ids=of("token_type_ids"),
-        visible_at=of("visible_at"),
-        sees_until=of("sees_until"),
-        document_ids=of("document_ids"),
-        example_ids=of("example_ids"),
+        input_ids=change(slots.input_ids),
+        position_ids=change(slots.position_ids),
+        token_type_ids=change(slots.token_type_ids),
+        visible_at=change(slots.visible_at),
+        sees_until=change(slots.sees_until),
+        document_ids=change(slots.document_ids),
+        example_ids=change(slots.example_ids),
     )
-
-
-def _concatenated(memory: Memory | None, inputs: Slots[Tensor]) -> Slots[Tensor]:
-    if memory is None or memory.slots is None:
-        return inputs
-    return slotwise(lambda pair: torch.cat(pair, dim=1), memory.slots, inputs)
 
 
 def _ids(slots: Slots[Tensor]) -> list[Array]:

@@ -52,6 +52,14 @@ class Decoding:
     overflow: Literal["error", "slide"] = "error"
 
     def __post_init__(self) -> None:
+        for name in (
+            "eos",
+            "suppress",
+            "stop",
+        ):  # lists are welcome; a text's rows are grouped by their settings
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         least = {"max_new_tokens": 0, "min_new_tokens": 0, "temperature": 0, "top_k": 0, "no_repeat_ngram": 0}
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:
@@ -68,7 +76,7 @@ class Decoding:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < 1e-8  # nothing else is left of a distribution this cold
 
 
 class Row:

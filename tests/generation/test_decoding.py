@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from plume.errors import UserError
 from plume.generation.decoding import Session, generate
@@ -162,4 +161,10 @@ def test_history_models_accept_single_precision():
     model = HistoryModel(lambda ids: np.log(np.full(4, 0.25, np.float32)))
     answer = generate(model, [[0]], Decoding(temperature=0, max_new_tokens=1))[0]
     assert answer.log_probs[0] == pytest.approx(np.log(0.25), abs=1e-6)
-    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_model_whose_weights_are_damaged_says_so(temperature):
+    model = HistoryModel(lambda ids: np.full(4, np.nan))
+    with pytest.raises(UserError, match="training diverged or its weights are damaged"):
+        generate(model, [[0]], Decoding(temperature=temperature))

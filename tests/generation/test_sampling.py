@@ -96,3 +96,15 @@ def test_uniform_numbers_of_a_stream_are_uniform():
 def test_settings_out_of_range_are_one_sentence(settings, message):
     with pytest.raises(UserError, match=message):
         Decoding(**settings)
+
+
+def test_one_stop_string_or_a_list_of_them_will_do():
+    assert Decoding(stop="END").stop == ("END",)  # type: ignore[arg-type]
+    assert hash(Decoding(stop=["a", "b"], eos=[1])) == hash(Decoding(stop=("a", "b"), eos=(1,)))  # type: ignore[arg-type]
+
+
+def test_a_very_cold_distribution_is_greedy_and_a_cold_one_stays_finite():
+    for temperature in (1e-300, 1e-7):
+        chosen = choose(LOGITS[None] * 1e4, [Row([0], Decoding(temperature=temperature))])
+        assert chosen.ids.tolist() == [0]
+        assert chosen.final.isfinite().all()
