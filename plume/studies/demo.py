@@ -186,10 +186,11 @@ def _train_and_kill(
     plan.write_text(json.dumps(config.to_json(recipe), ensure_ascii=False, indent=1), "utf-8")
     command = [sys.executable, "-m", "plume", "pretrain", str(plan), "--data", str(text), "--out", str(run)]
     fatal = recipe.training.steps // 2 // every * every + every * 4 // 5
+    survived = any(row["step"] >= fatal for row in _rows(run))  # this demo was begun before
     first = subprocess.Popen(command)  # noqa: S603
     while first.poll() is None:
         rows = _rows(run)
-        if rows and rows[-1]["step"] >= fatal:
+        if not survived and rows and rows[-1]["step"] >= fatal:
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
             say(words["say.killed"].format(step=rows[-1]["step"]))
