@@ -87,7 +87,7 @@ class Row:
     """
 
     def __init__(self, prompt: Sequence[int], decoding: Decoding, sample: int = 0) -> None:
-        self.ids = list(prompt)
+        self.ids = [int(i) for i in prompt]
         self.decoding = decoding
         self.num_prompt = len(self.ids)
         self._uniform = rng(decoding.seed, "sampling", sample, *self.ids)
