@@ -105,13 +105,16 @@ def draw_curve(folder: RunFolder) -> None:
 
     store, vocab = TokenStore.open(folder.tokens), Tokenizer.load(folder.tokenizer).vocabulary
     png, html = folder.curve
+    rows = list(_rows(folder))
+    # Only who asks for the next token is ever asked where a document ends.
+    ends = any("next_token" in row["losses"] for row in rows)
     try:
-        lines = curves.entropies(store.split("train"), store.split("dev"), vocab)
+        lines = curves.entropies(store.split("train"), store.split("dev"), vocab, ends=ends)
     except UserError as error:
         say(f"no lines beside the curve: {error}")
         lines = None
     try:
-        curves.draw(list(_rows(folder)), lines, png=png, html=html, title=folder.path.name)
+        curves.draw(rows, lines, png=png, html=html, title=folder.path.name)
     except UserError as error:
         say(f"no curve was drawn: {error}")
 
