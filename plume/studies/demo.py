@@ -152,7 +152,7 @@ def _steps_for(recipe: Pretraining, vocab_size: int, seconds: float) -> int:
     def step() -> None:
         with autocast(numbers, device):
             losses = objective.losses(model, batch).heads
-        sum((loss.total / loss.count for loss in losses.values()), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+        sum((loss.total / loss.count for loss in losses.values()), torch.zeros(())).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -401,10 +401,10 @@ def _report(
         ]),
     ]  # fmt: skip
     if table:
-        save_png(labels.figure(table, 0.5, in_png["labels"]), out / "labels.png")  # type: ignore[arg-type]
-        drawn = to_svg(labels.figure(table, 0.5, words["labels"]), words["labels"]["title"])  # type: ignore[arg-type,index]
+        save_png(labels.figure(table, 0.5, in_png["labels"]), out / "labels.png")
+        drawn = to_svg(labels.figure(table, 0.5, words["labels"]), words["labels"]["title"])
         parts += [
-            report.heading(words["labels"]["title"]),  # type: ignore[index]
+            report.heading(words["labels"]["title"]),
             report.paragraph(words["labels explain"]),
             report.figure(drawn, words["labels caption"]),
             _table(table, words),
