@@ -19,6 +19,7 @@ from plume.text.encoding import OffsetsEncoder
 from plume.text.marks import SENTENCE, WORD
 from plume.text.readers import clean
 from plume.text.tokenizers import ByteLevelBPE, Characters, Tokenizer, TokenizerConfig, Unigram, WordPiece
+from plume.vocabulary import Vocabulary
 
 ROOT = str(Path(__file__).parents[2])
 TEXTS = [
@@ -159,6 +160,72 @@ def test_control_tokens_in_text_stay_text(trained: dict[str, Tokenizer], name: s
             assert ids and not silent & set(ids), (text, ids)
             if name == "bpe":
                 assert tokenizer.decode(ids) == text
+
+
+@pytest.fixture(scope="module")
+def blanks() -> Tokenizer:
+    """Its vocabulary has runs of blanks, so that a wrong cut between them shows."""
+    return ByteLevelBPE(330).train(
+        ["if a:\n    b = 1\n\n\n        c  =   2\n", "\u3000\u3000中  \n \n  文"] * 30
+    )
+
+
+SPACED = st.lists(
+    st.one_of(
+        st.characters(exclude_categories=["Cs"]),
+        st.sampled_from(
+            [
+                "a",
+                "if",
+                "  ",
+                "   ",
+                "\n    ",
+                "\t ",
+                ".",
+                "'s",
+                "中",
+                "\u3000",
+                "\u00a0 ",
+                "\x85",
+                "\x1c ",
+                "\u2028",
+            ]
+        ),
+    ),
+    max_size=15,
+).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts=st.lists(SPACED, min_size=1, max_size=4))
+def test_words_that_are_remembered_give_the_same_ids(blanks: Tokenizer, texts: list[str]) -> None:
+    """Byte-level text with blanks is cut before them, whatever stands around them."""
+    tokenizer = blanks
+    texts = [text + " a" * 40 for text in texts] + [""]
+    want = [tokenizer._inner.encode(text, add_special_tokens=False).ids for text in texts]
+    flat = tokenizer.encode_flat(texts)
+    assert flat.ids.tolist() == [i for ids in want for i in ids] and flat.lengths.tolist() == [
+        len(w) for w in want
+    ]
+
+
+def test_a_model_that_knows_control_words_is_kept_from_them() -> None:
+    """A published Unigram holds "[MASK]" as a piece like others; its ids must not come from a user's text."""
+    pieces = ["[UNK]", "[MASK]", "▁", *"[]MASKabc", "▁ab"]
+    inner = library.Tokenizer(
+        library.models.Unigram([(p, -float(i + 1)) for i, p in enumerate(pieces)], unk_id=0)
+    )
+    inner.pre_tokenizer = library.pre_tokenizers.Metaspace(prepend_scheme="never")
+    inner.decoder = library.decoders.Metaspace(prepend_scheme="never")
+    tokenizer = Tokenizer(inner, "unigram", Vocabulary(size=len(pieces), unk=0, mask=1))
+    assert inner.encode("a[MASK]b").tokens == ["a", "[MASK]", "b"], "the library would"
+    for text in ("a[MASK]b", "[MASK]", "c [MASK][MASK] ab"):
+        (encoding,) = tokenizer.encode_batch([text])
+        assert 1 not in encoding.ids and tokenizer.decode(encoding.ids) == text
+        assert (encoding.marks & SENTENCE).nonzero()[0].tolist() == [0]
+    assert [e.ids.tolist() for e in tokenizer.encode_batch(["ab", "[MASK]", "ba"])][::2] == [
+        tokenizer.encode("ab").tolist(), tokenizer.encode("ba").tolist(),
+    ]  # fmt: skip
 
 
 def test_readable_text(trained: dict[str, Tokenizer]) -> None:
