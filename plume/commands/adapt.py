@@ -79,20 +79,25 @@ def _chosen(
         return None
     from plume import config
     from plume.runs import load
-    from plume.training.adaptation import read_labelled, suitable
+    from plume.training.adaptation import Mode, read_labelled, suitable
     from plume.training.settings import Adaptation
 
     parent = load(source, trust_code=trust_code)
     shape = parent.model.backbone.config
-    plain = Adaptation(
-        objective=parent.objective, model=shape, training=suitable(16, shape, "full"), examples=examples
-    )
-    mode = config.override(plain, settings).mode  # every bad word is told here, all at once
+
+    def plain(count: int, mode: Mode) -> Adaptation:
+        training = suitable(count, shape, mode)
+        if any(word.startswith("training.steps=") for word in settings):
+            training = replace(training, warmup_steps=None)  # a share of the steps, however few they are
+        return Adaptation(
+            objective=parent.objective, model=shape, training=training, mode=mode, examples=examples
+        )
+
+    mode = config.override(plain(16, "full"), settings).mode  # every bad word is told here, all at once
     count = sum(row.split == "train" for row in read_labelled(files, **columns))  # type: ignore[arg-type]
     count = max(1, count if examples is None else min(examples, count))
-    plain = replace(plain, mode=mode, training=suitable(count, shape, mode))
-    chosen: Adaptation = config.override(plain, settings)
-    if (chosen.objective, chosen.model) != (plain.objective, plain.model):
+    chosen: Adaptation = config.override(plain(count, mode), settings)
+    if (chosen.objective, chosen.model) != (parent.objective, shape):
         raise UserError(
             "adapt takes its objective and model from the run: only mode and training.* can be set here"
         )

@@ -206,11 +206,13 @@ class _Artist:
 
     def _most_telling(self, texts: list[str], length: int) -> Example[Array]:
         """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
+        from plume.drawing.picture import picture
         from plume.text.tokens import Tokens
 
         best, best_score = None, (-1, -1.0, -1, False)
         for window, example in self._draws(Tokens.of(self.tokenizer, texts), length):
-            score = (len(self.picture(example).states), _whole(window), len(window), not window.special[0])
+            states = picture(example, self.tokenizer.pieces, self.tokenizer.vocabulary).states
+            score = (len(states), _whole(window), len(window), not window.special[0])
             if score > best_score:
                 best, best_score = example, score
         if best is None:

@@ -1,0 +1,210 @@
+"""A picture says what is in the example: every slot, every answer, who sees whom; and nothing runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import plume
+from plume.drawing.html import fragment, page
+from plume.drawing.phrases import Language, phrase
+from plume.drawing.picture import Picture, picture
+from plume.drawing.terminal import draw
+from plume.slots import IGNORE, Example, Slots
+from plume.vocabulary import Vocabulary
+
+VOCAB = Vocabulary(size=12, pad=0, cls=1, sep=2, mask=3, eos=4)
+PIECES = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "</s>", "电", "影", "很", "好", "<b>&\"'", "film", "long"]
+
+
+def pieces(ids: Sequence[int]) -> list[str]:
+    return [PIECES[i] for i in ids]
+
+
+def masked(language: Language = "zh") -> Picture:
+    labels = np.full(7, IGNORE)
+    labels[[1, 3, 4]] = [5, 7, 8]
+    sentence = np.full(7, IGNORE)
+    sentence[0] = 1
+    slots = Slots.bidirectional(
+        [1, 3, 6, 9, 8, 2, 2], labels={"masked_token": labels, "next_sentence": sentence}
+    )
+    return picture(Example(slots), pieces, VOCAB, title="bert:<tiny>", facts=["a & b"], language=language)
+
+
+def causal() -> Picture:
+    slots = Slots.causal([5, 6, 7], labels={"next_token": np.array([6, 7, 8])})
+    return picture(Example(slots), pieces, VOCAB, title="gpt:tiny")
+
+
+def test_the_states_of_masked_slots() -> None:
+    [stack] = masked().stacks
+    assert [slot.state for slot in stack.slots] == [
+        "special", "hidden", "plain", "swapped", "kept", "special", "special",
+    ]  # fmt: skip
+    assert [dict(slot.answers) for slot in stack.slots][:5] == [
+        {"next_sentence": "后段随机"}, {"masked_token": "电"}, {}, {"masked_token": "很"}, {"masked_token": "好"},
+    ]  # fmt: skip
+    assert stack.sees.all()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_words_count_what_is_there(language: Language) -> None:
+    says = masked(language).says
+    assert says[0] == phrase(language, "visible.bidirectional")
+    assert says[1] == phrase(language, "head.masked_token", n=3, all=7, hidden=1, swapped=1, kept=1)
+    assert phrase(language, "next_sentence.1") in says[2]
+
+
+def test_patterns_are_read_off_the_ranks() -> None:
+    def said(slots: Slots[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> str:
+        return picture(Example(slots), pieces, VOCAB).says[0]
+
+    ids = [5, 6, 7, 8]
+    assert said(Slots.causal(ids)) == phrase("en", "visible.causal")
+    backwards = np.arange(4)[::-1]
+    assert said(Slots.bidirectional(ids, document_ids=np.array([0, 0, 1, 1]))) == phrase(
+        "en", "visible.bidirectional"
+    )
+    right = Slots.causal(ids)
+    from dataclasses import replace
+
+    assert said(replace(right, visible_at=backwards, sees_until=backwards)) == phrase(
+        "en", "visible.right-to-left"
+    )
+    assert said(Slots.prefix(ids, 2)) == phrase(
+        "en", "visible.ranked", mean=2.8, all=4
+    )  # 2 + 2 + 3 + 4 of 16
+    query = Slots.permuted(ids, [2, 0, 3, 1], [3, 1], VOCAB.size)
+    drawn = picture(Example(query), pieces, VOCAB)
+    assert [slot.state for slot in drawn.stacks[0].slots][4:] == ["query", "query"]
+    assert not drawn.stacks[0].sees[:, 4:].any(), "nobody sees a query slot"
+
+
+def test_two_stacks_are_two_parts() -> None:
+    decoder = Slots.causal([4, 5], labels={"next_token": np.array([5, 4])})
+    drawn = picture(Example(Slots.bidirectional([5, 6]), decoder), pieces, VOCAB)
+    assert [stack.name for stack in drawn.stacks] == ["encoder", "decoder"]
+    assert "encoder" in text_of(drawn, 80) and "decoder" in fragment([drawn])
+
+
+def text_of(drawn: Picture | list[Picture], width: int) -> str:
+    stream = StringIO()
+    draw(drawn if isinstance(drawn, list) else [drawn], Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_terminal_shows_every_slot_and_answer_within_its_width(width: int) -> None:
+    from rich.cells import cell_len
+
+    text = text_of(masked(), width)
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    for word in (
+        "?[MASK]",
+        "≠<b>",
+        "=好",
+        "→电",
+        "→很",
+        "→后段随机",
+        "谁看得见谁",
+        *masked().says[0].split("，"),
+    ):
+        assert word in text
+    grid = [line for line in text.splitlines() if "■" in line and line.strip("│ ")[0].isdigit()]
+    assert len(grid) == 7 and all(line.count("■") == 7 for line in grid)
+
+
+def test_a_causal_grid_is_a_triangle() -> None:
+    grid = [
+        line for line in text_of(causal(), 80).splitlines() if "■" in line and line.strip("│ ")[0].isdigit()
+    ]
+    assert [line.count("■") for line in grid] == [1, 2, 3]
+
+
+def test_two_pictures_stand_side_by_side_where_there_is_room() -> None:
+    both = [causal(), masked()]
+    wide, narrow = text_of(both, 160), text_of(both, 80)
+    assert "gpt:tiny" in wide.splitlines()[0] and "bert:<tiny>" in wide.splitlines()[0]
+    assert "bert:<tiny>" not in narrow.splitlines()[0] and "bert:<tiny>" in narrow
+
+
+class Checked(HTMLParser):
+    """Complains about tags that are not closed in order, and about anything fetched or run."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("link", "iframe", "object"), tag
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs), attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.words += data
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_is_whole_and_needs_nothing_else(language: Language) -> None:
+    drawn = [causal(), masked(language)]
+    found = Checked(page(drawn, title="<t>", words="a & b", language=language))
+    for word in (
+        "<t>",
+        "a & b",
+        "bert:<tiny>",
+        "<b>&\"'",
+        "[MASK]",
+        *drawn[1].says,
+        phrase(language, "point"),
+    ):
+        assert word in found.words
+    html = page(drawn, title="t", language=language)
+    assert (
+        "http" not in html
+        and html.count("<td class='cell on'>") == 6 + 49
+        and html.count("data-sees") == 10 + 1
+    )
+    Checked(fragment(drawn))
+    assert "<script" not in fragment(drawn), "a notebook runs nothing of ours"
+    assert drawn[0]._repr_html_() == fragment(drawn[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The film was long, but nobody left. We stayed for the music.", "en"),
+        ("这部电影很长。可是没有人离开，我们都在听音乐。", "zh"),
+        ("好", "zh"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["gpt:tiny", "bert:tiny", "lstm:tiny"])
+def test_a_text_of_ones_own(recipe: str, text: str, language: str) -> None:
+    shown = plume.show(recipe, text=text)
+    [picture] = shown.pictures
+    assert picture.language == language
+    drawn = "".join(slot.shown.strip("#␣") for slot in picture.stacks[0].slots)
+    if len(text) > 5:
+        hits = sum(character in drawn for character in set(text.lower()) if character.isalnum())
+        assert hits > 0.5 * len({c for c in text.lower() if c.isalnum()})
+    saved = shown.to_json()["pictures"][0]
+    assert saved["recipe"] == recipe and len(saved["stacks"][0]["sees"]) == len(saved["stacks"][0]["slots"])
+
+
+def test_two_draws_are_the_same_draw() -> None:
+    assert plume.show("bert:tiny").html() == plume.show("bert:tiny").html()
