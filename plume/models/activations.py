@@ -40,19 +40,23 @@ class _GeluTanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = torch.empty_like(x)
-        exact = torch.promote_types(
-            x.dtype, torch.float32
-        )  # a chunk of bf16 is computed in fp32, as torch's kernels do
-        for chunk, out in zip(x.detach().view(-1).split(CHUNK), y.view(-1).split(CHUNK), strict=True):
-            z = chunk.to(exact)
-            slope = z.square()
-            slope.mul_(_B).add_(_A)  # 2u = z (A + B z^2)
-            s = torch.mul(slope, z).sigmoid_()
-            h = s * z
-            # d/dz = s + z s (1 - s) (A + 3 B z^2) and A + 3 B z^2 = 3 slope - 2 A
-            slope.mul_(3.0).sub_(2 * _A).mul_(torch.addcmul(h, h, s, value=-1.0)).add_(s)
-            out.copy_(h)
-            chunk.copy_(slope)
+        exact = torch.promote_types(x.dtype, torch.float32)  # bf16 is computed in fp32, as torch's kernels do
+        offset = torch.tensor(_A, dtype=exact)
+        inner, gate, rest = (torch.empty(min(CHUNK, x.numel()), dtype=exact) for _ in range(3))
+        for into, out in zip(x.detach().view(-1).split(CHUNK), y.view(-1).split(CHUNK), strict=True):
+            z, h, n = into.to(exact), out, len(into)
+            if x.dtype != exact:
+                h = torch.empty_like(z)
+            q = torch.addcmul(
+                offset, z, z, value=_B, out=inner[:n]
+            )  # 2u = z q, and its derivative is 3 q - 2 A
+            s = torch.mul(q, z, out=gate[:n]).sigmoid_()
+            torch.mul(s, z, out=h)
+            t = torch.addcmul(h, h, s, value=-1.0, out=rest[:n])  # h (1 - s)
+            torch.add(s.addcmul_(t, q, value=3.0), t, alpha=-2 * _A, out=z)
+            if x.dtype != exact:
+                into.copy_(z)
+                out.copy_(h)
         ctx.save_for_backward(x.detach())
         return y
 

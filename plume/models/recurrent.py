@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,7 +89,9 @@ class Recurrent(nn.Module):
             if memory is not None:
                 parts = [part[:, i][None].contiguous() for part in memory.layers]
                 before = tuple(parts) if self.config.cell == "lstm" else parts[0]
-            x, state = layer(x, before)
+            # oneDNN's bf16 cells exist on some processors only; cells are small, so they stay in fp32 on all.
+            with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
+                x, state = layer(x, before)
             after.append(state if isinstance(state, tuple) else (state,))
             states.append(x)
         kept = tuple(torch.cat(parts).transpose(0, 1) for parts in zip(*after, strict=True))
