@@ -182,9 +182,9 @@ def test_a_run_made_with_its_authors_code(
         (KeyboardInterrupt(), 130, "stopped"),
         (OSError(errno.ENOSPC, "No space left on device", "/data/runs/x"), 2, "/data/runs/x: No space left"),
         (
-            PermissionError(errno.EACCES, "Permission denied", "/root/运行"),
+            PermissionError(errno.EACCES, "Permission denied", "/data/运行"),
             2,
-            "/root/运行: Permission denied",
+            "/data/运行: Permission denied",
         ),
     ],
 )
