@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,13 @@ def tracked() -> dict[str, str]:
     return files
 
 
+parsed = cache(ast.parse)
+
+
 def modules(sources: Sources, folder: str = "") -> Iterator[tuple[str, ast.Module]]:
     for path, text in sources.items():
         if path.endswith(".py") and path.startswith(folder):
-            yield path, ast.parse(text, path)
+            yield path, parsed(text)
 
 
 def imports(path: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -168,11 +172,13 @@ def nothing_runs_data(sources: Sources) -> Iterator[str]:
             called = node.func
             if isinstance(called, ast.Name) and called.id in BANNED_CALLS and path.startswith("plume/"):
                 yield f"{path}:{node.lineno}: {called.id}()"
-            if isinstance(called, ast.Attribute) and ast.unparse(called) in BANNED_METHODS:
-                yield f"{path}:{node.lineno}: {ast.unparse(called)}()"
             for keyword in node.keywords:
                 if keyword.arg in TRUSTING and ast.unparse(keyword.value) != "False":
                     yield f"{path}:{node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
+            if not isinstance(called, ast.Attribute) or called.attr not in ("load", "save", "system"):
+                continue
+            if ast.unparse(called) in BANNED_METHODS:
+                yield f"{path}:{node.lineno}: {ast.unparse(called)}()"
 
 
 SKIPS = ("skip", "skipif", "xfail", "importorskip", "skipTest")
@@ -187,7 +193,7 @@ def nothing_is_put_off(sources: Sources) -> Iterator[str]:
         for number, line in enumerate(text.splitlines(), 1):
             if later.search(line):
                 yield f"{path}:{number}: {line.strip()}"
-        for node in ast.walk(ast.parse(text, path)):
+        for node in ast.walk(parsed(text)):
             if not isinstance(node, ast.Attribute) or node.attr not in SKIPS:
                 continue
             if re.match(r"(pytest|unittest|self|mark)\b", ast.unparse(node)):
@@ -251,10 +257,8 @@ def test_the_house_keeps_its_rules(rule: Callable[[Sources], Iterator[str]], sou
 
 
 @pytest.mark.parametrize(("rule", "path", "text"), PLANTED)
-def test_a_planted_violation_is_seen(
-    rule: Callable[[Sources], Iterator[str]], path: str, text: str, sources: Sources
-) -> None:
-    assert any(path in complaint for complaint in rule({**sources, path: text}))
+def test_a_planted_violation_is_seen(rule: Callable[[Sources], Iterator[str]], path: str, text: str) -> None:
+    assert any(path in complaint for complaint in rule({path: text}))
 
 
 def test_text_and_the_command_line_start_without_torch() -> None:
