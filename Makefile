@@ -13,7 +13,7 @@
 #             TESTS="tests/text -k zh"   what `make test` gives to pytest
 
 PY := .venv/bin/python
-SETUP = @PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh requirements/setup.sh
+SETUP = @GOAL=$@ PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh requirements/setup.sh
 
 .PHONY: help demo demo-zh test test-all lint format docs bench lock
 help:

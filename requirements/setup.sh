@@ -28,8 +28,9 @@ if [ "$key" = "$(cat "$venv/has-$name" 2>/dev/null)" ] && [ "$wanted_index" = "$
     exit 0
 fi
 
-case $name in demo) small=0.1 disk=0.6 ;; test) small=0.2 disk=0.8 ;; *) small=0.3 disk=1.1 ;; esac
-echo "Installing what 'make $name' needs into $venv: about $small GB to download, $disk GB on disk, and"
+case $name in demo) small=0.1 disk=0.6 ;; test) small=0.2 disk=0.9 ;; *) small=0.3 disk=1.2 ;; esac
+goal=${GOAL:-$name}
+echo "Installing what 'make $goal' needs into $venv: about $small GB to download, $disk GB on disk, and"
 if "$venv/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch").split("+")[0] != sys.argv[1])' \
     "${torch#torch==}" 2>/dev/null && [ -z "${TORCH_INDEX:-}" ]; then
     echo "  torch, which is there already."
@@ -44,7 +45,7 @@ else
         echo "  torch $build with its CUDA libraries: about 3 GB to download, 6 GB on disk."
         if ! command -v nvidia-smi >/dev/null; then
             echo "  This machine shows no NVIDIA GPU. To save that, press Ctrl-C and say"
-            echo "    make $name TORCH_INDEX=https://download.pytorch.org/whl/cpu"
+            echo "    make $goal TORCH_INDEX=https://download.pytorch.org/whl/cpu"
         fi
         ;;
     esac
