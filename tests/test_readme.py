@@ -91,3 +91,11 @@ def test_every_command_of_the_readme_runs(
             assert exit_code == 0, f"plume {shlex.join(words)}\n{capsys.readouterr().err}"
             ran += 1
     assert ran >= 9, "the page has lost its commands"
+
+
+def test_the_tree_names_every_room_of_the_house() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text[text.index("plume/\n") : text.index("tests/  ")]
+    named = set(re.findall(r"^  (\w+(?:\.py|/))", tree, re.MULTILINE))
+    rooms = {path.name + "/" * path.is_dir() for path in (ROOT / "plume").iterdir()}
+    assert named == {name for name in rooms if not name.startswith("_")} - {"py.typed"}
