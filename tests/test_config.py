@@ -19,6 +19,7 @@ from plume import config
 from plume.errors import UserError
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
+from plume.vocabulary import Vocabulary
 
 OWN = """
 from __future__ import annotations
@@ -142,6 +143,20 @@ class TestJson:
         tree = config.to_json(recipe)
         tree["training"]["steps"] = value
         with pytest.raises(UserError, match="training.steps: should be a valid integer"):
+            config.from_json(tree)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "sentence"),
+        [
+            ("objective", Vocabulary(size=5), "objective.class: needs Objective, not Vocabulary"),
+            ("windows", CausalLM(), "windows.class: needs Cut, not CausalLM"),
+            ("training", MaskedLM(), "training.class: needs Training, not MaskedLM"),
+            ("stages", MaskedLM(), "stages.class: needs tuple, not MaskedLM"),
+        ],
+    )
+    def test_a_class_must_fit_its_place(self, recipe: Any, field: str, value: Any, sentence: str) -> None:
+        tree = config.to_json(recipe) | {field: config.to_json(value)}
+        with pytest.raises(UserError, match=sentence):
             config.from_json(tree)
 
     def test_a_field_left_out_has_its_default_and_one_without_a_default_is_missed(self, recipe: Any) -> None:
