@@ -2,8 +2,8 @@
 
 ``PLUME_FAULT="checkpoint.rename@2=kill"`` fails the second time that the run passes ``checkpoint.rename``; several
 are separated by commas. Actions: ``kill`` (SIGKILL, the default), ``term`` and ``int`` (those signals to this
-process), ``full`` (the disk is full: ENOSPC), ``fail`` (an exception that no handler expects). Without the variable
-a point costs one look into the environment.
+process), ``full`` (the disk is full: ENOSPC), ``fail`` (an exception that no handler expects), ``stop`` (a disk that
+does not answer: nothing goes on here). Without the variable a point costs one look into the environment.
 
 Points, in the order of a run: start, load, forward, backward, accumulate, step, evaluate, metrics; and inside a
 checkpoint: checkpoint.open, checkpoint.write (each block), checkpoint.fsync, checkpoint.rename,
@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 
 VARIABLE = "PLUME_FAULT"
 
@@ -48,5 +49,7 @@ def _fail(point: str, action: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", point)
     if action == "fail":
         raise InjectedFault(point)
+    if action == "stop":
+        threading.Event().wait()
     signals = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
     os.kill(os.getpid(), signals[action])
