@@ -10,18 +10,30 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 
 import plume
 from plume.__main__ import VERBS, main
+from plume.text.windows import Window
 from tests.test_readme import FENCE, blocks, commands, lay_out, small_pretrain, toy
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NAMES = [name for group in VERBS.values() for name in group]
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path))
+
+
+def module(path: Path) -> ModuleType:
+    """A file of Python that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(f"page_{path.stem}", path)
+    assert spec and spec.loader
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def test_the_site_builds_strictly_and_asks_no_other_site(tmp_path: Path) -> None:
@@ -39,11 +51,7 @@ def test_the_site_builds_strictly_and_asks_no_other_site(tmp_path: Path) -> None
 
 
 def test_the_pictures_are_what_the_code_draws() -> None:
-    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
-    assert spec and spec.loader
-    drawn = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(drawn)
-    for name, svg in drawn.pictures().items():
+    for name, svg in module(DOCS / "pictures.py").pictures().items():
         stored = (DOCS / "pictures" / name).read_text(encoding="utf-8")
         assert stored == svg, f"{name} is old: run `python docs/pictures.py`"
 
@@ -96,6 +104,20 @@ def files(page: Path) -> dict[str, str]:
         r"^```python title=\"([\w.]+)\"\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
     )
     return dict(found)
+
+
+def test_the_lessons_objective_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "my_objective.py"
+    path.write_text(files(DOCS / "lesson.md")["my_objective.py"], encoding="utf-8")
+    missing = module(path).Missing()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        ids, length = rng.integers(0, 50, 30), int(rng.integers(1, 30))
+        special = rng.random(length) < 0.2
+        window = Window(ids[:length], np.ones(length, np.uint8), special, np.zeros(length, int))
+        example = missing.example(window, None, rng)
+        if example is not None:
+            assert missing.restore(example).tolist() == ids[:length].tolist()
 
 
 def test_the_lesson_keeps_its_word_of_one_short_file() -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
-from tests.test_docs import DOCS, files
+from tests.test_docs import DOCS, files, module
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_loop_by_hand_learns_in_both_languages(corpus: Path) -> None:
     path = next(corpus.iterdir())
     short = [line[:40] for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(short), encoding="utf-8")
-    by_hand = load("by_hand")
+    by_hand = module(EXAMPLES / "by_hand.py")
     assert by_hand.train(path, 30) < 0.95 * by_hand.train(path, 1)
 
 
