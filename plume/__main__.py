@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -46,6 +47,9 @@ _ALL = {name: verb for group in VERBS.values() for name, verb in group.items()}
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(words)
     except UserError as error:

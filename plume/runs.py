@@ -246,6 +246,12 @@ class Run:
         )
         return Scorer(answerer, self.tokenizer)
 
+    @overload
+    def loglikelihood(self, contexts: str, continuations: str) -> float: ...
+    @overload
+    def loglikelihood(self, contexts: Many, continuations: str | Many) -> list[float]: ...
+    @overload
+    def loglikelihood(self, contexts: str, continuations: Many) -> list[float]: ...
     def loglikelihood(
         self, contexts: str | Sequence[str], continuations: str | Sequence[str]
     ) -> float | list[float]:
@@ -266,9 +272,15 @@ class Run:
         found = [x.log_prob for x in self.scorer.loglikelihood(list(zip(before, after, strict=True)))]
         return found[0] if one else found
 
+    @overload
+    def loglikelihood_rolling(self, texts: str) -> float: ...
+    @overload
+    def loglikelihood_rolling(self, texts: Many) -> list[float]: ...
     def loglikelihood_rolling(self, texts: str | Sequence[str]) -> float | list[float]:
         """log p of a whole text in nats, each of its tokens scored once; a list for many."""
-        return _one_or_many(texts, lambda many: self.scorer.loglikelihood_rolling(list(many)))
+        many = [texts] if isinstance(texts, str) else list(texts)
+        found = self.scorer.loglikelihood_rolling(many)
+        return found[0] if isinstance(texts, str) else found
 
     # --- inside --------------------------------------------------------------------------------------------
 
@@ -492,10 +504,6 @@ def _pair(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
-@overload
-def _one_or_many(texts: str, answer: Callable[[Sequence[Any]], list[T]]) -> T: ...
-@overload
-def _one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any: ...
 def _one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any:
     """``answer`` of many texts; of one text (or a pair of them) its only entry."""
     one = isinstance(texts, str) or (

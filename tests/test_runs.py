@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification
 from plume.objectives.masked import MaskedLM
 from plume.runs import Run, load
-from plume.text.tokenizers import ByteLevelBPE, Characters, WordPiece
+from plume.text.tokenizers import ByteLevelBPE, Characters, TokenizerConfig, WordPiece
 from plume.text.windows import PackedStream, SegmentPairs
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder, write_json
@@ -39,11 +40,11 @@ TEXTS = {
 def make(folder: Path, language: str, kind: str) -> Run:
     """A run with random weights, as a training verb would have left it."""
     texts = documents(language, 40)
-    tokenizers = {"gpt": ByteLevelBPE(330), "lstm": Characters(200)}
+    tokenizers: dict[str, TokenizerConfig] = {"gpt": ByteLevelBPE(330), "lstm": Characters(200)}
     tokenizer = tokenizers.get(kind, WordPiece(200)).train(texts)
     training = Training(steps=1, batch_size=1, lr=1e-3)
     model: TransformerConfig | RecurrentConfig = SHAPE
-    objective: Objective[object] = CausalLM()
+    objective: Objective[Any] = CausalLM()
     recipe: Pretraining | Adaptation
     if kind == "lstm":
         model = RecurrentConfig(num_layers=1, d_model=16)

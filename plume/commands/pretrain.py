@@ -36,14 +36,20 @@ def pretrain(
     from plume import config
 
     resolved = config.resolve(recipe, trust_code=trust_code) if isinstance(recipe, str) else recipe
+    from plume.commands.examples import rehearse
     from plume.training import pretraining
+    from plume.training.folder import RunFolder
     from plume.training.settings import Pretraining
+    from plume.training.starts import open_tokenizer
 
     if not isinstance(resolved, Pretraining):
         raise UserError(
             f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
         )
     resolved = config.override(resolved, settings)
+    own = RunFolder(Path(out)).tokenizer
+    chosen = own if own.is_dir() else tokenizer or start
+    rehearse(resolved, None if chosen is None else open_tokenizer(Path(chosen)))
     folder = pretraining.pretrain(
         resolved,
         data=paths_of(data),

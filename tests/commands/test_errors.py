@@ -95,6 +95,40 @@ def test_data_that_cannot_be_trained_on(
         assert "words" in sentence and "mood" in sentence, "the columns there are"
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["bert:tiny", "windows=FullSentences"], "objective.next_sentence=false"),
+        (["bert:tiny", "windows.length=600"], "set model.max_positions=600 too"),
+        (["bert:base", "training.steps=20", "training.warmup_steps=1", "stages.0.until=10",
+          "stages.0.windows=PackedStream"], "objective.next_sentence=false"),
+        (["gpt:tiny", "model.num_heads=3"], "multiple of num_heads"),
+        (["gpt:tiny", "training.warmup_steps=5000"], "warmup_steps"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_together_are_told_before_anything_is_written(
+    words: list[str], sentence: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert sentence in refused(capsys, "pretrain", *words, "--data", corpus, "--out", out)
+    assert not out.exists()
+
+
+def test_a_tokenizer_without_the_tokens_that_are_needed(
+    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    tokens = tmp_path / "maskless"
+    ok(capsys, "tokenizer", house.text, "--out", tokens, "--kind", "characters", "--vocab-size", 100)
+    card = json.loads((tokens / "vocabulary.json").read_text(encoding="utf-8"))
+    card["vocabulary"]["mask"] = None
+    (tokens / "vocabulary.json").write_text(json.dumps(card), encoding="utf-8")
+    words = ["--data", house.text, "--out", tmp_path / "run", "--tokenizer", tokens]
+    assert "no 'mask' token" in refused(capsys, "pretrain", "bert:tiny", *words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_labels_that_cannot_be_learnt(
     house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

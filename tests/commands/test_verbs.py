@@ -197,6 +197,6 @@ def test_every_verb_is_a_function(house: House, tmp_path: Path) -> None:
     assert len(plume.chat(run, lambda: next(lines), max_new_tokens=2)) == 1
     assert "recipe" in plume.show(house.gpt.as_posix()).to_json()["pictures"][0]
     with pytest.raises(AttributeError, match="no attribute 'pretrian'"):
-        plume.pretrian  # type: ignore[attr-defined]  # noqa: B018
+        plume.pretrian  # noqa: B018
     with pytest.raises(UserError):
         plume.load(tmp_path / "gone")

@@ -15,7 +15,7 @@ from plume.drawing.html import fragment, page
 from plume.drawing.phrases import Language, phrase
 from plume.drawing.picture import Picture, picture
 from plume.drawing.terminal import draw
-from plume.slots import IGNORE, Example, Slots
+from plume.slots import IGNORE, Array, Example, Slots
 from plume.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(size=12, pad=0, cls=1, sep=2, mask=3, eos=4)
@@ -62,7 +62,7 @@ def test_the_words_count_what_is_there(language: Language) -> None:
 
 
 def test_patterns_are_read_off_the_ranks() -> None:
-    def said(slots: Slots[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> str:
+    def said(slots: Slots[Array]) -> str:
         return picture(Example(slots), pieces, VOCAB).says[0]
 
     ids = [5, 6, 7, 8]

@@ -1,0 +1,199 @@
+"""Examples of a recipe before there is any data: what ``plume show`` draws and ``plume pretrain`` rehearses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from plume import config
+from plume.drawing.phrases import Language, apart, phrase
+from plume.drawing.picture import Picture, picture
+from plume.drawing.texts import TEXTS
+from plume.errors import UserError
+from plume.models.heads import TokenHead
+from plume.models.pretrained import PretrainedModel
+from plume.models.transformer import TransformerConfig
+from plume.objectives.classification import Classification, Labelled
+from plume.seeding import rng
+from plume.slots import Array, Example
+from plume.text.marks import SENTENCE
+from plume.text.tokenizers import Tokenizer
+from plume.text.tokens import Tokens
+from plume.text.windows import Window
+from plume.training import stages
+from plume.training.settings import Adaptation, Pretraining
+
+DRAWS = 256  # the one that shows most is taken
+
+
+def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[str]) -> Tokenizer:
+    """A small tokenizer of the recipe's kind, trained on a few texts.
+
+    Raises:
+        UserError: an adaptation has the tokenizer of its run, and no kind of its own.
+    """
+    if isinstance(recipe, Adaptation):
+        raise UserError("this configuration has no tokenizer beside it: name the run folder")
+    kind: Any = recipe.tokenizer
+    if "vocab_size" in {f.name for f in dataclasses.fields(kind)}:
+        kind = dataclasses.replace(kind, vocab_size=min(kind.vocab_size, 2_000))
+    # Of so little text a tokenizer would make tokens of whole Chinese sentences: it gets the characters alone.
+    trained: Tokenizer = kind.train([part for text in texts for part in apart(text)])
+    return trained
+
+
+def rehearse(recipe: Pretraining, tokenizer: Tokenizer | None) -> None:
+    """Draw an example of every stage from a small text, so that settings which do not fit together are told
+    before anything is written. ``tokenizer``: the one that will be used, where it is known already.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    texts = TEXTS["en"]
+    tokenizer = tokenizer or on_the_spot(recipe, texts)
+    for _, windows, objective, _ in stages.resolve(recipe):
+        room = _room(recipe.model)
+        if room is not None and windows.length > room:
+            raise UserError(
+                f"windows.length={windows.length} is more than the model's {room} positions: shorten the windows, "
+                f"or set model.max_positions={windows.length} too"
+            )
+        stage = dataclasses.replace(recipe, windows=windows, objective=objective, stages=())
+        try:
+            next(draws(stage, tokenizer, texts, 16), None)
+        except ValueError as error:  # an objective's word on what it cannot be asked with
+            raise UserError(str(error)) from error
+        except UserError:
+            continue  # of a longer text it could perhaps be drawn
+
+
+def _room(shape: object) -> int | None:
+    """How many slots fit, where positions are learned; None: any number."""
+    if isinstance(shape, TransformerConfig) and shape.positions == "learned":
+        return shape.max_positions
+    return None
+
+
+def draws(
+    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[str], length: int
+) -> Iterator[tuple[Window, Example[Array]]]:
+    """Windows of at most ``length`` slots over some texts, and the example drawn of each.
+
+    Raises:
+        UserError: the texts are too short for a window.
+    """
+    vocab, objective, tokens = tokenizer.vocabulary, recipe.objective, Tokens.of(tokenizer, texts)
+    windows: Any = recipe.windows
+    windows = dataclasses.replace(windows, length=min(windows.length, length))
+    reads = objective.window_length(windows.length)
+    done = 0
+    for epoch in range(DRAWS):
+        plan = windows.plan(tokens, vocab, length=reads, batch_size=1, seed=0, epoch=epoch)
+        for index in range(len(plan)):
+            window: Window = plan[index]
+            example = objective.example(window, vocab, rng(0, "show", epoch, index))
+            done += 1
+            if example is not None:
+                yield window, example
+            if done == DRAWS:
+                return
+
+
+def example_of(
+    recipe: Pretraining | Adaptation,
+    tokenizer: Tokenizer,
+    own: Sequence[str],
+    small: Sequence[str],
+    slots: int,
+) -> Example[Array]:
+    """An example of the user's own text, or of the small one. A text too short for a window gets company from it.
+
+    Raises:
+        UserError: nothing can be drawn of so little text.
+    """
+    if isinstance(recipe, Adaptation):
+        return _labelled(recipe.objective, tokenizer, [*own, *small][0], slots)
+    nothing = UserError("nothing can be drawn of so little text: give --text more of it")
+    for texts, length in [*((own, n) for n in range(slots, 4, -1) if own), ([*own, *small], slots)]:
+        try:
+            found = _most_telling(recipe, tokenizer, texts, length)
+        except UserError as error:
+            nothing = error
+            continue
+        if found is not None:
+            return found
+    raise nothing
+
+
+def _labelled(objective: Any, tokenizer: Tokenizer, text: str, slots: int) -> Example[Array]:
+    ids = tokenizer.encode(text)[: slots - 3]
+    found: Example[Array] | None = objective.example(
+        Labelled((ids,), 0), tokenizer.vocabulary, rng(0, "show")
+    )
+    if found is None:
+        raise UserError("nothing can be drawn of so little text: give --text more of it")
+    return found
+
+
+def _most_telling(
+    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[str], length: int
+) -> Example[Array] | None:
+    """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
+    best, best_score = None, (-1, -1.0, -1, False)
+    for window, example in draws(recipe, tokenizer, texts, length):
+        states = picture(example, tokenizer.pieces, tokenizer.vocabulary).states
+        score = (len(states), _whole(window), len(window), not window.special[0])
+        if score > best_score:
+            best, best_score = example, score
+    return best
+
+
+def _whole(window: Window) -> float:
+    """The share of a window's segments that begin with a sentence: the others were cut at their front."""
+    inside = ~window.special
+    begins = inside & ~np.concatenate([[False], inside[:-1]])
+    return float((window.marks[begins] & SENTENCE != 0).mean()) if begins.any() else 0.0
+
+
+def picture_of(
+    recipe: Pretraining | Adaptation,
+    tokenizer: Tokenizer,
+    example: Example[Array],
+    name: str,
+    language: Language,
+) -> Picture:
+    """The picture of an example, with what the recipe is made of in a few words."""
+    # The shapes of the network, without weights; of the recipe's vocabulary size, if it says one.
+    settings, objective = config.settings(recipe), recipe.objective
+    size = max(int(settings.get("tokenizer.vocab_size", 0)), tokenizer.vocabulary.size)
+    vocab = dataclasses.replace(tokenizer.vocabulary, size=size)
+    network = PretrainedModel.build(
+        recipe.model, vocab, lambda b: objective.heads(b, vocab), seed=0, device="meta"
+    )
+    facts, says = [settings["objective"]], []
+    if isinstance(recipe, Pretraining):
+        length, drawn = recipe.windows.length, len(example.inputs)
+        facts.append(phrase(language, "fact.windows", name=settings["windows"], length=length, drawn=drawn))
+        if recipe.windows.carries:
+            says.append(phrase(language, "says.carries"))
+    kind = settings.get("tokenizer", tokenizer.kind)
+    facts.append(phrase(language, "fact.tokenizer", name=kind, size=f"{size:,}"))
+    count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    layers, width = settings["model.num_layers"], settings["model.d_model"]
+    facts.append(phrase(language, "fact.model", layers=layers, width=width, millions=f"{count:.1f}"))
+    if settings["objective"] == "MaskedLM" and "masking" in settings:
+        facts.append(phrase(language, f"fact.{settings['masking']}"))
+    return picture(
+        example,
+        tokenizer.pieces,
+        tokenizer.vocabulary,
+        title=name,
+        facts=facts,
+        says=says,
+        language=language,
+        names={"label": objective.labels} if isinstance(objective, Classification) else {},
+        token_heads=[name for name, head in network.heads.items() if isinstance(head, TokenHead)],
+    )
