@@ -183,7 +183,7 @@ class Run:
 
         def many(items: Sequence[Text]) -> list[Array]:
             framed = [self._framed(item) for item in items]
-            return self._each(framed, lambda slots, hidden: hidden[-1].mean(0).float().numpy())
+            return self._each(framed, lambda slots, hidden: hidden[-1].mean(0).float().cpu().numpy())
 
         found = _one_or_many(texts, many)
         return np.stack(found) if isinstance(found, list) else found
@@ -225,11 +225,11 @@ class Run:
         self._require("logits")
         name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in self.model.heads)
         head: Head = self.model.heads[name]
-        return self._each([self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float())[0]
+        return self._each([self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu())[0]
 
     def hidden_states(self, text: Text) -> Tensor:
         """The embeddings and the states after each layer: [L + 1, T, D]."""
-        return self._each([self._framed(text)], lambda _, hidden: torch.stack(list(hidden)).float())[0]
+        return self._each([self._framed(text)], lambda _, hidden: torch.stack(list(hidden)).float().cpu())[0]
 
     # --- likelihoods ---------------------------------------------------------------------------------------
 
@@ -348,7 +348,7 @@ class Run:
             group = order[at : at + size]
             batch = collate([Example(texts[i]) for i in group], packed=False, pad_id=self._vocab.pad or 0)
             hidden = self.model.backbone(batch.to(self._device).inputs)
-            layers = [layer.cpu() for layer in (hidden.layers or (hidden.last,))]
+            layers = hidden.layers or (hidden.last,)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
             at += size
@@ -372,7 +372,7 @@ class Run:
                 f"the text has {len(framed)} slots, but {self.name} can read {self.max_length}: shorten it"
             )
         head: Head = self.model.heads["masked_token"]
-        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float())[0]
+        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu())[0]
         logits[:, list(self._vocab.special)] = -torch.inf
         answers = []
         start = int(np.flatnonzero(framed.input_ids == mask)[0]) - int(np.flatnonzero(ids == mask)[0])
