@@ -86,14 +86,15 @@ def pairs_of(
 def _fit(first: tuple[int, int], second: tuple[int, int], random: bool, room: int, draw: Draw) -> Pair:
     """Cut token by token from the longer one (the second on a tie), front or back, until both fit."""
     (a, b), (c, d) = first, second
-    while (b - a) + (d - c) > room:
-        front = draw.random
+    draws = draw.random
+    for _ in range(b - a + d - c - room):
+        front = draws() < 0.5
         if b - a > d - c:
-            if front() < 0.5:
+            if front:
                 a += 1
             else:
                 b -= 1
-        elif front() < 0.5:
+        elif front:
             c += 1
         else:
             d -= 1
