@@ -113,6 +113,7 @@ def adapt(
     train = choose(parts["train"], labels, examples, seed, "examples")
     dev = choose(parts["dev"], labels, examples, seed, "dev examples")
     _check(train, labels, examples)
+    scored = [] if evaluation is None else _known(read_labelled(evaluation, **columns), labels)  # type: ignore[arg-type]
     if training is None:
         training = suitable(len(train), parent.model, mode)
     longest = parent.model.max_positions if isinstance(parent.model, TransformerConfig) else 512
@@ -150,8 +151,7 @@ def adapt(
             parent=_parent(held, run),
             early=recipe.early and bool(dev),
         )
-        if evaluation is not None:
-            encoded["test"] = encode(_known(read_labelled(evaluation, **columns), labels), labels, pieces)  # type: ignore[arg-type]
+        encoded["test"] = encode(scored, labels, pieces)
         held.only_first(lambda: session.finish(held, scores=_scores(trainer, recipe, encoded)))
     return out
 
