@@ -9,8 +9,9 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
         raise UserError(
             f"{where} holds no text to read{seen}: put files there that end in {kinds}, plain or .gz or .zst"
         )
-    return found
+    names = Counter(source.name for source in found)
+    return [s if names[s.name] == 1 else replace(s, name=s.path.as_posix()) for s in found]
 
 
 def _source(path: Path, name: str) -> SourceFile | None:

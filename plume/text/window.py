@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from plume.errors import UserError
 from plume.text.marks import FLAGS, Grain
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -37,9 +38,16 @@ class Window:
         """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.
 
         A special token is a group of its own; so is the rest of a word whose beginning was cut off.
+
+        Raises:
+            UserError: no phrase or entity is marked here, because the text was stored without them.
         """
         if grain == "token":
             return np.arange(len(self.ids))
+        if grain != "word" and not (self.marks & FLAGS[grain]).any():
+            raise UserError(
+                f"the token store knows no {grain} boundaries, which objective.unit={grain} needs: use token or word"
+            )
         begins = (self.marks & FLAGS[grain] != 0) | self.special
         begins[1:] |= self.special[:-1]
         begins[:1] = True

@@ -93,6 +93,14 @@ def test_folders_in_the_order_of_names(tmp_path: Path) -> None:
     ]
 
 
+def test_ids_differ_where_names_do_not(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "x.txt", name)
+    ids = [d.id for d in read([tmp_path / "a", tmp_path / "b"])]
+    assert len(set(ids)) == 2 and all(i.endswith("x.txt:1") for i in ids)
+
+
 def test_a_file_without_an_ending_is_text(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "enwik8", f"{ENGLISH}\n")) == [ENGLISH]
 

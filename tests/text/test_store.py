@@ -112,7 +112,7 @@ def test_a_finished_store_is_opened_as_it_is(tmp_path: Path, data: Path, tokeniz
 
 @pytest.mark.parametrize(
     ("kills", "fulls", "cuts"),
-    [(6, 2, 4), pytest.param(20, 10, 20, marks=pytest.mark.slow)],
+    [(4, 1, 3), pytest.param(20, 10, 20, marks=pytest.mark.slow)],
     ids=["some", "all"],
 )
 def test_kill_and_rerun(tmp_path: Path, kills: int, fulls: int, cuts: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -349,7 +350,7 @@ def test_there_and_back_through_published_files(
 
 
 def test_transformers_reads_what_we_write(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BertTokenizer
 
     tokenizer = trained["wordpiece"]
     tokenizer.to_hf(tmp_path / "framed")
@@ -359,6 +360,14 @@ def test_transformers_reads_what_we_write(trained: dict[str, Tokenizer], tmp_pat
     both = theirs("the dog", "天气好")
     assert both["input_ids"] == [cls, *a, sep, *b, sep] and theirs.mask_token_id == tokenizer.vocabulary.mask
     assert both["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+    published = BertTokenizer.from_pretrained(tmp_path / "framed")
+    draw = random.Random(4)
+    signs = (
+        "the|Naïve|CAFÉ|中|国人|，|。| | |\t|\x00|\u200b|😀|é|e\u0301|[MASK|'|-|\u3000|\xad|ß|Σ|한국|かな|1234|"
+        + "x" * 99
+    ).split("|")
+    for text in ("".join(draw.choices(signs, k=draw.randint(1, 12))) for _ in range(500)):
+        assert tokenizer.encode(text).tolist() == published.encode(text, add_special_tokens=False), repr(text)
     trained["bpe"].to_hf(tmp_path / "plain", framed=False)
     theirs = AutoTokenizer.from_pretrained(tmp_path / "plain")
     assert theirs("the dog")["input_ids"] == trained["bpe"].encode("the dog").tolist()

@@ -193,6 +193,10 @@ class TestUnits:
         assert self.window().units("word").tolist() == [0, 1, 2, 2, 3, 4, 5]
         assert self.window().units("token").tolist() == list(range(7))
 
+    def test_phrases_that_nobody_marked_are_a_sentence(self) -> None:
+        with pytest.raises(UserError, match=r"knows no phrase boundaries.*unit=phrase"):
+            self.window().units("phrase")
+
 
 class TestFullSentences:
     @settings(max_examples=60, deadline=None)
