@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,9 @@ def paths_of(data: Paths) -> list[Path]:
 
 
 def tell(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print a verb's result: one JSON object, or lines for people."""
+    """Print a verb's result, one JSON object or lines for people; under torchrun the first process alone does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text, flush=True)
 
 

@@ -16,7 +16,7 @@ _ENGLISH = {
     ),
     "fact.windows": "{name} of {length}, here {drawn}",
     "fact.tokenizer": "{name}, {size} tokens",
-    "fact.model": "{layers} × {width}, {millions} M parameters",
+    "fact.model": "depth {layers}, width {width}, {millions} M parameters",
     "says.carries": "The network's state is carried along: each window goes on where its row's last one stopped.",
     "fact.static": "static masks: the same in every epoch",
     "fact.dynamic": "dynamic masks: new ones every epoch",

@@ -237,6 +237,15 @@ def test_what_comes_from_outside_is_no_traceback(
     assert got == code and sentence in err
 
 
+def test_of_several_processes_the_first_one_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["show", "gpt:tiny", "--settings", "--json"]
+    assert call(capsys, *words)[1].count("\n") == 1
+    monkeypatch.setenv("RANK", "1")
+    assert call(capsys, *words)[:2] == (0, "")
+
+
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("ours")
