@@ -38,6 +38,7 @@ from plume.text.tokens import TokenStore
 from plume.text.windows import PackedStream, SegmentPairs
 from plume.training import curves
 from plume.training.adaptation import adapt, suitable
+from plume.training.checkpoints import Checkpoints
 from plume.training.precision import autocast, choose
 from plume.training.pretraining import build_model, pretrain
 from plume.training.settings import Pretraining
@@ -253,7 +254,10 @@ def _overtake(run: Path, kill: overtaking.Kill | None, words: Mapping[str, str])
 
 
 def _sample(run: Path, prompt: str, step: int | None) -> str:
-    return load(run, step=step).generate(prompt, max_new_tokens=120, temperature=0.8, seed=1)
+    """What the run wrote at ``step``, or at the first checkpoint after it; None: at its end."""
+    kept = Checkpoints(run / "checkpoints").steps()
+    near = kept[-1] if step is None else next((s for s in kept if s >= step), kept[-1])
+    return load(run, step=near).generate(prompt, max_new_tokens=120, temperature=0.8, seed=1)
 
 
 # --------------------------------------------------------------------------------- BERT and the labels
