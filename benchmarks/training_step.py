@@ -1,21 +1,21 @@
-"""Training steps of Plume and of ``transformers``, side by side in one process.
+"""Training steps of Plume and of ``transformers``, side by side.
 
     python benchmarks/training_step.py [bert|gpt] [--rounds 8] [--precision auto|bf16|fp32] [--size 6,512,8]
-                                       [--length 128] [--batch 32] [--vocab 16384] [--dropout 0.1]
+                                       [--length 128] [--batch 32] [--vocab 16384] [--dropout 0.1] [--threads 2]
 
-Every round runs one step of each side, in turn; reported are medians, so that a busy machine disturbs both
-alike. Both train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is
-bf16 autocast where the processor multiplies bf16 quickly and fp32 elsewhere. "Useful" FLOPs count the output
-head only at labelled slots and are set against matmuls of the same precision measured in the same rounds.
-Peak memory is each side's own, measured afterwards in a process of its own. The peer is a bare loop: its
-``Trainer`` does more.
+Each side lives in a process of its own, so that each has the allocator its users have and its own peak
+memory; they take turns, one step each a round, and only one of them ever runs. Reported are medians over the rounds.
+All train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is bf16
+autocast where the processor multiplies bf16 quickly and fp32 elsewhere. "Useful" FLOPs count the output head
+only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. The peer
+is a bare loop over its model: its ``Trainer`` does more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from plume.models.allocator import hold_freed_memory
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
@@ -155,12 +156,46 @@ def precision(word: str) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def peak(dtype: torch.dtype) -> float:
-    """FLOP/s of one 2048-cubed matmul."""
+def peak(dtype: torch.dtype) -> tuple[float, float]:
+    """FLOPs of a 2048-cubed matmul a second, and a CPU second."""
     a, b = torch.ones(2048, 2048, dtype=dtype), torch.ones(2048, 2048, dtype=dtype)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     a @ b
-    return 2 * 2048**3 / (time.perf_counter() - start)
+    flops = 2.0 * 2048**3
+    return flops / (time.perf_counter() - start), flops / (time.process_time() - used)
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+SIDES = {
+    "Plume": (ours, True),
+    "transformers, as installed": (theirs, False),
+    "transformers, Plume's allocator": (theirs, True),
+}
+
+
+def work(job: Job, side: str, rounds: int) -> None:
+    """Be one side: a line in, a step done, a line of JSON out."""
+    make, held = SIDES[side]
+    if held:
+        hold_freed_memory()
+    data = batches(job, rounds + 1)
+    before = resident("VmRSS")
+    step = make(job)
+    for line in sys.stdin:
+        number = int(line)
+        torch.manual_seed(number)
+        start, used = time.perf_counter(), time.process_time()
+        loss = step(data[number])
+        wall, busy = time.perf_counter() - start, time.process_time() - used
+        memory, top = resident("VmHWM") - before, peak(job.dtype)
+        print(
+            json.dumps({"wall": wall, "busy": busy, "loss": loss, "memory": memory, "peak": top}), flush=True
+        )
 
 
 def main() -> None:
@@ -176,57 +211,56 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--memory-of", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     layers, width, heads = map(int, args.size.split(","))
     job = Job(args.family, layers, width, heads, args.length, args.batch, args.vocab, args.dropout,
               precision(args.precision))  # fmt: skip
-    sides = {"ours": ours, "theirs": theirs}
-    if args.memory_of:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        step = sides[args.memory_of](job)
-        for batch in batches(job, 2):
-            step(batch)
-        print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024))
+    if args.side:
+        work(job, args.side, args.rounds)
         return
-    steps = {name: make(job) for name, make in sides.items()}
-    data = batches(job, args.rounds + 1)
-    wall: dict[str, list[float]] = {name: [] for name in steps}
-    busy: dict[str, list[float]] = {name: [] for name in steps}
-    losses: dict[str, list[float]] = {name: [] for name in steps}
-    peaks: list[float] = []
+    # Worker threads that spin after their work would take the cores of the side whose turn it is.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(args.threads)}
+    workers = {
+        side: subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--side", side], text=True, env=environment,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for side in SIDES
+    }  # fmt: skip
+    rows: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     begun = time.perf_counter()
-    for round_, batch in enumerate(data):
-        for name, step in steps.items():
-            torch.manual_seed(round_)
-            start, used = time.perf_counter(), time.process_time()
-            losses[name].append(step(batch))
-            if round_:  # the first round warms up
-                wall[name].append(time.perf_counter() - start)
-                busy[name].append(time.process_time() - used)
-        peaks.append(peak(job.dtype))
+    for number in range(args.rounds + 1):
+        for side, worker in workers.items():
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write(f"{number}\n")
+            worker.stdin.flush()
+            rows[side].append(json.loads(worker.stdout.readline()))
         if time.perf_counter() - begun > args.seconds:
             break
-    top = statistics.median(peaks[1:])
-    print(f"{job.family} L{layers} d{width} T{job.length} V{job.vocab} batch {job.batch}, dropout {job.dropout}, "
-          f"{job.dtype}, {torch.get_num_threads()} threads, {len(wall['ours'])} rounds; "
-          f"matmul 2048^3 {top / 1e12:.3f} TFLOP/s (best {max(peaks) / 1e12:.3f})")  # fmt: skip
-    for name in steps:
-        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
-        memory = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-        )
-        second = statistics.median(wall[name])
-        print(f"  {name:7s} {job.tokens / second:8.0f} tokens/s, useful {job.useful_flops / second / top:5.1%} of that "
-              f"matmul, CPU {statistics.median(busy[name]):6.2f} s a step, peak {memory / 2**30:.2f} GiB, "
-              f"loss {losses[name][0]:.3f} -> {losses[name][-1]:.3f}")  # fmt: skip
-    ratios = [b / a for a, b in zip(wall["ours"], wall["theirs"], strict=True)]
-    work = statistics.median(busy["theirs"]) / statistics.median(busy["ours"])
-    print(
-        f"  x{statistics.median(ratios):.2f} in time (rounds {min(ratios):.2f} to {max(ratios):.2f}), x{work:.2f} in CPU time"
-    )
+    for worker in workers.values():
+        worker.communicate()
+    report(job, rows, args.threads)
+
+
+def report(job: Job, rows: dict[str, list[dict[str, float]]], threads: int) -> None:
+    """A line a side; the first round warms up and is left out, but for its loss."""
+    tops = [row["peak"] for side in rows.values() for row in side[1:]]
+    top = statistics.median(tops)
+    print(f"{job.family} L{job.layers} d{job.width} T{job.length} V{job.vocab} batch {job.batch}, "
+          f"dropout {job.dropout}, {job.dtype}, {threads} threads, {len(rows['Plume']) - 1} rounds; "
+          f"matmul 2048^3 {top / 1e12:.3f} TFLOP/s (best {max(tops) / 1e12:.3f})")  # fmt: skip
+    mine = rows["Plume"]
+    for side, taken in rows.items():
+        second = statistics.median(row["wall"] for row in taken[1:])
+        useful = statistics.median(job.useful_flops / row["wall"] / row["peak"] for row in taken[1:])
+        by_cpu = statistics.median(job.useful_flops / row["busy"] / row["peak_busy"] for row in taken[1:])
+        ratio = statistics.median(b["wall"] / a["wall"] for a, b in zip(mine[1:], taken[1:], strict=True))
+        busy = statistics.median(b["busy"] / a["busy"] for a, b in zip(mine[1:], taken[1:], strict=True))
+        print(f"  {side:32s}{job.tokens / second:8.0f} tokens/s; useful {useful:4.0%} of that matmul "
+              f"({by_cpu:.0%} by CPU time); "
+              f"{ratio:5.2f} x Plume's time, {busy:5.2f} x its CPU time; peak {taken[-1]['memory'] / 2**30:.2f} GiB; "
+              f"loss {taken[0]['loss']:.3f} -> {taken[-1]['loss']:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

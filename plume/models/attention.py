@@ -2,7 +2,8 @@
 
 Which kernel serves is chosen once a stack, from shape, ``Slots.layout`` and device:
 
-- CPU, self-attention: tiles (``plume.models.tiles``), which also split packed rows by document;
+- CPU, self-attention: tiles (``plume.models.tiles``), which also split packed rows by document, or SDPA for long
+  bidirectional rows;
 - CUDA, whole rows, bidirectional or causal: SDPA without a mask; other ranks: FlexAttention with block masks,
   or SDPA with a mask where weights are dropped, which FlexAttention cannot do;
 - everything else (cross-attention, memory, biases on the scores): plain matmul and softmax, or SDPA with a
@@ -27,7 +28,7 @@ from plume.models.tiles import HIDDEN, Tiling, attend_tiles, cut
 from plume.slots import NEVER, Slots
 
 Kernel = Literal["tiles", "plain", "sdpa", "flex"]
-LONG = 512  # keys from which CPU flash attention beats matmul and softmax (speed.md section 3)
+LONG = 512  # keys beyond which CPU flash attention beats matmul and softmax (benchmarks/attention.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def look(
     causal = whole and layout is not None and layout.pattern == "causal"
     device = queries.input_ids.device
     if kernel is None:
-        kernel = _choose(device.type, len(keys), merged, whole, rate)
+        kernel = _choose(device.type, len(keys), merged, whole, causal, rate)
     if kernel == "tiles":
         return Sight(kernel, tiling=cut(queries, num_heads))
     if whole:
@@ -87,9 +88,12 @@ def look(
     return Sight(kernel, mask=mask, empty=~mask.any(-1, keepdim=True))
 
 
-def _choose(device: str, length: int, merged: bool, whole: bool, rate: float) -> Kernel:
+def _choose(device: str, length: int, merged: bool, whole: bool, causal: bool, rate: float) -> Kernel:
     if device == "cpu":
-        return "tiles" if merged else "sdpa" if length > LONG and not rate else "plain"
+        flash = length > LONG and not rate
+        if merged:  # flash attention wins only where everything is seen and no tile can leave anything out
+            return "sdpa" if flash and whole and not causal else "tiles"
+        return "sdpa" if flash else "plain"
     if not whole and not rate and length >= 128:
         return "flex"
     return "sdpa"
