@@ -27,6 +27,17 @@ class Saver:
         self.saved = -1  # the step of the last one that is durable
         self.failure: str | None = None  # why the last one is not
 
+    def prepare(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Have the memory for snapshots ready before the first one: a thread touches it while training begins."""
+
+        def touch() -> None:
+            for part, tensors in parts.items():
+                for name, tensor in tensors.items():
+                    self._buffer(part, name, tensor).zero_()
+
+        self._thread = threading.Thread(target=touch, name="checkpoint")
+        self._thread.start()
+
     def save(
         self,
         step: int,
@@ -87,12 +98,12 @@ class Saver:
             )
 
     def _snapshot(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # The buffers are kept from save to save: fresh memory would cost more in page faults than the copy.
-        copies = {}
-        for name, tensor in tensors.items():
-            buffer = self._buffers.get((part, name))
-            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-                self._buffers[part, name] = buffer
-            copies[name] = buffer.copy_(tensor, non_blocking=True)
-        return copies
+        return {n: self._buffer(part, n, t).copy_(t, non_blocking=True) for n, t in tensors.items()}
+
+    def _buffer(self, part: str, name: str, like: Tensor) -> Tensor:
+        # Kept from save to save: fresh memory would cost more in page faults than the copy.
+        buffer = self._buffers.get((part, name))
+        if buffer is None or buffer.shape != like.shape or buffer.dtype != like.dtype:
+            buffer = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+            self._buffers[part, name] = buffer
+        return buffer

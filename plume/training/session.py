@@ -19,8 +19,9 @@ import torch
 
 from plume import config
 from plume.errors import UserError
+from plume.models.allocator import hold_freed_memory
 from plume.models.pretrained import PretrainedModel
-from plume.training import allocator, fit, identity, parallel, precision
+from plume.training import fit, identity, parallel, precision
 from plume.training.folder import RunFolder, write_json
 from plume.training.loader import Loader, Phase
 from plume.training.settings import Adaptation, Pretraining
@@ -72,7 +73,7 @@ def hold(out: Path, recipe: Recipe, kind: Kind, *, accept_changes: bool = False)
     """
     folder = RunFolder(out)
     with parallel.ranks() as ranks, folder.lock() if ranks.first else contextlib.nullcontext():
-        allocator.settle()
+        hold_freed_memory()
         if ranks.first:
             _same(folder, recipe)
         ranks.wait()

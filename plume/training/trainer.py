@@ -134,6 +134,7 @@ class Trainer:
             if self.ranks.first:
                 self.rows = MetricsFile(self.folder.metrics, self.say)
                 self.progress.attempt = self.rows.last_attempt + 1
+                self.saver.prepare(self._parts())
             try:
                 self._train_mode()
                 outcome = self._train()
@@ -433,11 +434,6 @@ class Trainer:
             return
         if self.rows is not None:
             self.rows.sync()
-        parts = {
-            "model": self.model.state(),
-            "optimizer": optimizers.state(self.optimizer, self.model),
-            "memory": memory,
-        }
         state = {
             "progress": vars(self.progress),
             "guard": self.guard.state(),
@@ -445,7 +441,11 @@ class Trainer:
             "training": {"steps": self.training.steps},
             "identity": dict(self.identity),
         }
+        parts = {**self._parts(), "memory": memory}
         self.saver.save(self.progress.step, parts, state, self._protected(self.progress.best_step))
+
+    def _parts(self) -> dict[str, dict[str, Tensor]]:
+        return {"model": self.model.state(), "optimizer": optimizers.state(self.optimizer, self.model)}
 
     def _protected(self, best: int) -> set[int]:
         return {best} if self.early else set()
