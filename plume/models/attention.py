@@ -62,20 +62,21 @@ def look(
     num_heads: int,
     cross: bool = False,
     merged: bool = False,
+    related: bool = False,
     rate: float = 0.0,
     kernel: Kernel | None = None,
 ) -> Sight:
     """Choose the kernel for a stack and prepare what it needs.
 
-    ``merged``: the layers will call ``attend_merged``. ``rate``: the dropout on the weights. ``kernel`` overrides
-    the choice, for tests and benchmarks.
+    ``merged``: the layers will call ``attend_merged``. ``related``: they may put a bias on the scores. ``rate``: the
+    dropout on the weights. ``kernel`` overrides the choice, for tests and benchmarks.
     """
     layout = queries.layout if queries is keys else None
     whole = layout is not None and layout.single and layout.pattern != "ranked"
     causal = whole and layout is not None and layout.pattern == "causal"
     device = queries.input_ids.device
     if kernel is None:
-        kernel = _choose(device.type, len(keys), merged, whole, causal, rate)
+        kernel = _choose(device.type, len(keys), merged, related, whole, causal, rate)
     if kernel == "tiles":
         return Sight(kernel, tiling=cut(queries, num_heads))
     if whole:
@@ -88,13 +89,15 @@ def look(
     return Sight(kernel, mask=mask, empty=~mask.any(-1, keepdim=True))
 
 
-def _choose(device: str, length: int, merged: bool, whole: bool, causal: bool, rate: float) -> Kernel:
+def _choose(
+    device: str, length: int, merged: bool, related: bool, whole: bool, causal: bool, rate: float
+) -> Kernel:
     if device == "cpu":
         flash = length > LONG and not rate
         if merged:  # flash attention wins only where everything is seen and no tile can leave anything out
             return "sdpa" if flash and whole and not causal else "tiles"
         return "sdpa" if flash else "plain"
-    if not whole and not rate and length >= 128:
+    if not whole and not related and not rate and length >= 128:
         return "flex"
     return "sdpa"
 

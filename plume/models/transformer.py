@@ -20,7 +20,7 @@ from plume.models.attention import Sight, attend, attend_merged, look
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
 from plume.models.memory import Growing, follow
-from plume.models.positions import Kind, Positions
+from plume.models.positions import Kind, Positions, Relate
 from plume.models.pretrained import Hidden
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
@@ -113,13 +113,18 @@ class Transformer(nn.Module):
             raise ValueError(f"this model has {stacks} decoder inputs")
         checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         if self.decoder is None or decoder_inputs is None:
-            states, kept = self.stack(self.embed(inputs), inputs, memory, use_memory, checkpointing)
+            states, kept = self.stack(
+                self.embed(inputs), inputs, self.positions, memory, use_memory, checkpointing
+            )
             return Hidden(states[-1], layers=states, memory=kept)
         encoded = None
         if memory is None:
-            encoded = self.stack(self.embed(inputs), inputs, None, False, checkpointing)[0][-1]
+            encoded = self.stack(self.embed(inputs), inputs, self.positions, None, False, checkpointing)[0][
+                -1
+            ]
+        x = self.embed(decoder_inputs)
         states, kept = self.decoder(
-            self.embed(decoder_inputs), decoder_inputs, memory, use_memory, checkpointing, inputs, encoded
+            x, decoder_inputs, self.positions, memory, use_memory, checkpointing, inputs, encoded
         )
         return Hidden(states[-1], encoder=encoded, layers=states, memory=kept)
 
@@ -158,6 +163,7 @@ class Stack(nn.Module):
         self,
         x: Tensor,
         slots: Slots[Tensor],
+        positions: Positions,
         memory: Memory | None,
         use_memory: bool,
         checkpointing: bool,
@@ -173,7 +179,9 @@ class Stack(nn.Module):
         if memory is not None or use_memory:
             held = 0 if past is None else len(past)
             growing = Growing(() if memory is None else memory.layers, held, len(slots))
-        sight = look(slots, keys, num_heads=heads, merged=past is None, rate=rate)
+        relate = positions.prepare(slots, keys)
+        merged = past is None and relate is None
+        sight = look(slots, keys, num_heads=heads, merged=merged, related=relate is not None, rate=rate)
         across: Sight | None = None
         answers: list[Tensor] = []
         if encoder_slots is not None:
@@ -186,7 +194,7 @@ class Stack(nn.Module):
                 answers.append(layer.answers(encoded))
             asked = None if across is None else answers[i]
             memorise = None if growing is None else partial(growing.extend, i)
-            inputs = (x, sight, past is not None, memorise, across, asked)
+            inputs = (x, sight, merged, relate, memorise, across, asked)
             x = checkpoint(layer, *inputs, use_reentrant=False) if checkpointing else layer(*inputs)
             states.append(x)
         if self.norm is not None:
@@ -222,14 +230,19 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         sight: Sight,
-        remembers: bool,
+        merged: bool,
+        relate: Relate | None,
         memorise: Callable[[Tensor], Tensor] | None,
         across: Sight | None,
         answers: Tensor | None,
     ) -> Tensor:
-        """[R, L, D] -> [R, L, D]. ``remembers``: ``memorise`` gives the past's keys and values before our own."""
+        """[R, L, D] -> [R, L, D].
+
+        merged: the keys are the queries' own slots, and nothing relates their positions. memorise: takes our keys
+        and values [R, H, 2, L, d] and gives all that are seen, the past's first.
+        """
         pre = self.config.norm_order == "pre"
-        y = self._attend(self.attention_norm(x) if pre else x, sight, remembers, memorise)
+        y = self._attend(self.attention_norm(x) if pre else x, sight, merged, relate, memorise)
         x = self._add(x, self.attention_out(y))
         x = x if pre else self.attention_norm(x)
         if across is not None and answers is not None and self.cross_norm is not None:
@@ -246,18 +259,25 @@ class Layer(nn.Module):
         return kv.view(*kv.shape[:2], 2, self.config.num_heads, -1).permute(0, 3, 2, 1, 4)
 
     def _attend(
-        self, x: Tensor, sight: Sight, remembers: bool, memorise: Callable[[Tensor], Tensor] | None
+        self,
+        x: Tensor,
+        sight: Sight,
+        merged: bool,
+        relate: Relate | None,
+        memorise: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(*qkv.shape[:2], 3, self.config.num_heads, -1)
         rate = self.config.attention_dropout if self.training else 0.0
+        kv = qkv[:, :, 1:].permute(0, 3, 2, 1, 4)
         if memorise is not None:
-            kv = memorise(qkv[:, :, 1:].permute(0, 3, 2, 1, 4))
-            if remembers:
-                q = qkv[:, :, 0].transpose(1, 2)
-                mixed = attend(q, kv[:, :, 0], kv[:, :, 1], sight, scale=self.scale, rate=rate)
-                return mixed.transpose(1, 2).flatten(2)
-        return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
+            kv = memorise(kv)
+        if merged:
+            return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
+        q, k, v, bias = qkv[:, :, 0].transpose(1, 2), kv[:, :, 0], kv[:, :, 1], None
+        if relate is not None:
+            q, k, bias = relate(q, k)
+        return attend(q, k, v, sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
 
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
         q: Tensor = self.cross_q(x)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from plume.models import tiles
 from plume.models.attention import attend, attend_merged, look, seen
+from plume.models.positions import Positions
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.slots import Example, Memory, Slots, collate
@@ -290,3 +291,37 @@ def test_two_stacks_see_only_their_own_pair_and_decode_with_a_cache(packed):
         torch.testing.assert_close(torch.cat(states, 1), expected.last, rtol=0, atol=1e-10)
     with pytest.raises(ValueError, match="two stacks"):
         backbone(batch.inputs)
+
+
+class Rotating(Positions):
+    """Stands for what later families bring: turns queries and keys by position, and biases the scores."""
+
+    def prepare(self, queries, keys):
+        def turn(x, slots):
+            angle = slots.position_ids[:, None, :, None].double() * 0.3
+            a, b = x.chunk(2, -1)
+            return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+
+        def relate(q, k):
+            distance = queries.position_ids[:, None, :, None] - keys.position_ids[:, None, None, :]
+            return turn(q, queries), turn(k, keys), -0.1 * distance.abs().double()
+
+        return relate
+
+
+def test_a_kind_of_positions_may_turn_queries_and_keys_and_bias_the_scores(monkeypatch):
+    """Rotation depends on differences of positions only; so does the bias: shifted documents look the same."""
+    backbone = model(positions="sinusoidal")
+    backbone.positions.__class__ = Rotating
+    monkeypatch.setattr(Rotating, "embed", lambda self, ids: torch.zeros(*ids.shape, 8, dtype=torch.float64))
+    ids = np.random.default_rng(2).integers(1, 20, 7)
+    here = collate([Example(Slots.causal(ids))]).inputs
+    there = dataclasses.replace(here, position_ids=here.position_ids + 11)
+    plain = backbone(here).last
+    torch.testing.assert_close(backbone(there).last, plain, rtol=0, atol=1e-10)
+    spread = dataclasses.replace(here, position_ids=here.position_ids * 2)
+    assert not torch.allclose(backbone(spread).last, plain)
+    with torch.no_grad():
+        first = backbone(part(here, 0, 4), use_memory=True)
+        second = backbone(part(here, 4, 7), memory=first.memory)
+    torch.testing.assert_close(torch.cat([first.last, second.last], 1), plain, rtol=0, atol=1e-10)
