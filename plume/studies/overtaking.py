@@ -63,6 +63,8 @@ def figure(
     keys title, x, y, network, kill, and one for every line.
     """
     with canvas(10.5, 5.8) as drawn:
+        from matplotlib.ticker import LogLocator
+
         axes = drawn.subplots()
         drawn.subplots_adjust(left=0.065, right=0.76, top=0.9, bottom=0.1)
         seen = [(b / 1e6, bits) for _, b, bits in curve if b > 0]
@@ -74,6 +76,8 @@ def figure(
         axes.set_xlim(x[0], right)
         axes.set_ylim(low, high)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(LogLocator(base=10, subs=(2, 5)))
         ends = {**lines, "network": y[-1]}
         places = place_labels(list(ends.values()), 0.05 * (high - low), low, high)
         for (name, level), place in zip(ends.items(), places, strict=True):
