@@ -26,7 +26,8 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
         return F.relu(x)
     if activation == "gelu":
         return F.gelu(x)
-    if x.device.type != "cpu" or not (torch.is_grad_enabled() and x.requires_grad) or not x.is_contiguous():
+    trains = torch.is_grad_enabled() and x.requires_grad and x.is_contiguous()
+    if not trains or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
     return cast(Tensor, _GeluTanh.apply(x))  # type: ignore[no-untyped-call]
 

@@ -94,7 +94,9 @@ def _choose(
 ) -> Kernel:
     if device == "cpu":
         flash = length > LONG and not rate
-        if merged:  # flash attention wins only where everything is seen and no tile can leave anything out
+        if (
+            merged and not torch.compiler.is_compiling()
+        ):  # flash attention wins only where everything is seen and no tile can leave anything out
             return "sdpa" if flash and whole and not causal else "tiles"
         return "sdpa" if flash else "plain"
     if not whole and not related and not rate and length >= 128:

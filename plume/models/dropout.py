@@ -2,7 +2,8 @@
 
 The bytes come from torch's default generator, which the trainer reseeds from a key at every micro-batch, so
 a step is the same under activation checkpointing, after a resume and on any number of ranks. What is kept
-for the backward pass is the bytes, a quarter of a fp32 mask. Off the CPU it is torch's own dropout.
+for the backward pass is the bytes, a quarter of a fp32 mask. Off the CPU, and where torch compiles, it is
+torch's own dropout.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """``x`` with elements set to 0 and the others rescaled."""
     if not training or rate == 0:
         return x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, rate)
     return cast(Tensor, _Dropout.apply(x, random_bytes(x.shape), rate))  # type: ignore[no-untyped-call]
 
@@ -60,7 +61,7 @@ def add_dropped(residual: Tensor, x: Tensor, rate: float, training: bool) -> Ten
     """``residual + dropout(x)`` in one pass."""
     if not training or rate == 0:
         return residual + x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return residual + F.dropout(x, rate)
     return cast(Tensor, _AddDropped.apply(residual, x, random_bytes(x.shape), rate))  # type: ignore[no-untyped-call]
 
