@@ -268,10 +268,7 @@ def _check(train: Sequence[LabelledText], labels: Sequence[str], examples: int |
 
 def _prepare(held: Session, pieces: Tokenizer) -> None:
     session.begin(held)
-    if not held.folder.tokenizer.is_dir():
-        aside = held.folder.path / ".tokenizer"
-        pieces.save(aside)
-        aside.rename(held.folder.tokenizer)
+    session.keep_tokenizer(held, pieces)
 
 
 def _model(held: Session, recipe: Adaptation, pieces: Tokenizer, run: Path) -> PretrainedModel:

@@ -101,24 +101,31 @@ class RunFolder:
         Raises:
             UserError: another process is writing here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / ".lock"
-        with path.open("a+", encoding="ascii") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            opened = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be a run folder ({error.strerror}): choose another --out"
+            ) from error
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
                 raise UserError(
-                    f"{self.path} is being written by process {file.read().strip() or 'unknown'}: "
+                    f"{self.path} is being written by process {file.read().decode('ascii', 'replace') or 'unknown'}: "
                     f"wait for it, stop it, or choose another --out"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with contextlib.suppress(OSError):  # who it is may be unknown; that it is held is what counts
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             try:
                 yield
             finally:
-                file.truncate(0)
+                with contextlib.suppress(OSError):
+                    file.truncate(0)
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 

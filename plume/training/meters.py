@@ -61,7 +61,8 @@ class MetricsFile:
 
     def sync(self) -> None:
         """Make the rows durable; with a full disk they go on waiting."""
-        os.fsync(self._file)
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
 
     def close(self) -> None:
         """Give the file back."""
@@ -159,6 +160,40 @@ class ProgressLine:
             text += f"  {(last.tokens - first.tokens) / seconds:,.0f} tokens/s  MFU {mfu:.0%}"
             text += f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         return text
+
+
+class ShareLine:
+    """How far something of unknown length is: a bar on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, name: str, every: float = 10.0) -> None:
+        self._name = name
+        self._every = every
+        self._told = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._every = 0.2
+            self._bar, self._task = _bar(self._name, 1000)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, share: float, text: str) -> None:
+        """``share`` of it is done, from 0 to 1."""
+        if time.monotonic() - self._told < self._every:
+            return
+        self._told = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=round(1000 * share), speed=text)
+        else:
+            print(f"{self._name}: {share:.0%}, {text}", file=sys.stderr, flush=True)
 
 
 def _bar(name: str, steps: int) -> tuple[Progress, TaskID]:

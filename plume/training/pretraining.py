@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from plume.text.tokens import TokenStore
 from plume.training import session, stages
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder
+from plume.training.meters import ShareLine
 from plume.training.session import Session, say
 from plume.training.settings import Pretraining
 from plume.training.starts import open_start, open_tokenizer
@@ -150,32 +149,19 @@ def _prepare(
         say("training the tokenizer")
         pieces = recipe.tokenizer.train(_training_texts(data, column))
     session.begin(held)
-    if not folder.tokenizer.is_dir():
-        aside = folder.path / ".tokenizer"
-        shutil.rmtree(aside, ignore_errors=True)
-        pieces.save(aside)
-        aside.rename(folder.tokenizer)
+    session.keep_tokenizer(held, pieces)
     words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
-    build(list(data), pieces, folder.tokens, text_column=column, segment_words=words, progress=_telling())
+    with ShareLine("tokenizing") as line:
+
+        def tell(progress: Progress) -> None:
+            line.show(progress.share, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
+
+        build(list(data), pieces, folder.tokens, text_column=column, segment_words=words, progress=tell)
 
 
 def _training_texts(data: Sequence[Path], column: str) -> Iterator[str]:
     texts = (document.text for document in read(list(data), text_column=column))
     return (text for text in texts if split_of(text) == "train")
-
-
-def _telling(every: float = 10.0) -> Callable[[Progress], None]:
-    last = time.monotonic()
-
-    def tell(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            say(
-                f"tokenizing: {progress.share:.0%}, {progress.documents:,} documents, {progress.tokens:,} tokens"
-            )
-
-    return tell
 
 
 def _start(held: Session, model: PretrainedModel, start: Path | None) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ A run that is killed in between finds what it had and goes on.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from plume import config
 from plume.errors import UserError
 from plume.models.allocator import hold_freed_memory
 from plume.models.pretrained import PretrainedModel
+from plume.text.tokenizers import Tokenizer
 from plume.training import fit, identity, parallel, precision
 from plume.training.folder import RunFolder, write_json
 from plume.training.loader import Loader, Phase
@@ -86,6 +88,23 @@ def begin(held: Session) -> None:
     """Write the configuration, and copies of the user's own files it was built from. For the first rank alone."""
     config.copy_code(held.recipe, held.folder.code)
     write_json(held.folder.config, config.to_json(held.recipe))
+
+
+def keep_tokenizer(held: Session, pieces: Tokenizer) -> None:
+    """Write the run's own copy of its tokenizer, all of it or nothing. For the first rank alone."""
+    folder = held.folder
+    if folder.tokenizer.is_dir():
+        return
+    aside = folder.path / ".tokenizer"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        pieces.save(aside)
+        aside.rename(folder.tokenizer)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise UserError(
+            f"{folder.tokenizer} cannot be written ({error.strerror}): make room or choose another --out"
+        ) from error
 
 
 def train(

@@ -31,6 +31,7 @@ from plume.training.faults import fault
 from plume.training.flops import Flops
 from plume.training.folder import RunFolder
 from plume.training.guard import LIMIT, Guard
+from plume.training.held_out import held_out_loss
 from plume.training.loader import Loader, MicroBatch, Phase, Work
 from plume.training.meters import MetricsFile, ProgressLine, peak_memory
 from plume.training.precision import LossScale, Numbers, autocast
@@ -369,38 +370,17 @@ class Trainer:
         self.model.load_state(best.tensors("model"), str(best.path))
         self.say(f"step {step} did best on held-out text: its weights are the result")
 
-    @torch.no_grad()
     def _held_out_loss(self, phase: Phase[Any]) -> dict[str, Any] | None:
-        names = list(self.model.heads)
-        batches = -(-(phase.samples or 0) // phase.batch_size)
-        sums = torch.zeros(2 * len(names) + 1, dtype=torch.float64)
-        memories: dict[int, Memory] = {}
-        for work in self._loader([phase]).from_step(0, batches):
-            fault("evaluate")
-            if self.ranks.size == 1 and self.signals.received:
-                return None
-            rows = torch.zeros(len(work.microbatches), len(sums), dtype=torch.float64)
-            for row, m in zip(rows, work.microbatches, strict=True):
-                if m.batch is None:
-                    continue
-                torch.manual_seed(key(self.training.noise_seed, "held-out", work.step, m.index))
-                batch = m.batch
-                if phase.carries:
-                    batch = replace(batch, memory=carried.reset(memories.get(m.index), batch.starts))
-                with autocast(self.setting.numbers, self.setting.device):
-                    losses = phase.objective.losses(self.model, batch)
-                if phase.carries and losses.memory is not None:
-                    memories[m.index] = losses.memory
-                row[: len(names)] = torch.stack([losses.heads[n].total for n in names]).double().cpu()
-                row[len(names) : -1] = torch.tensor([m.counts[n] for n in names], dtype=torch.float64)
-                row[-1] = batch.num_tokens
-            sums += self.ranks.table(rows, work.number).sum(0)
-        *values, tokens = sums.tolist()
-        lost, counts = values[: len(names)], values[len(names) :]
-        losses_ = {n: t / max(c, 1.0) for n, t, c in zip(names, lost, counts, strict=True)}
-        weights = phase.objective.weights()
-        return {"loss": sum(weights.get(n, 1.0) * v for n, v in losses_.items()), "losses": losses_,
-                "held_out_tokens": round(tokens)}  # fmt: skip
+        setting = self.setting
+        return held_out_loss(
+            self.model,
+            phase,
+            self._loader([phase]),
+            seed=self.training.noise_seed,
+            precision=lambda: autocast(setting.numbers, setting.device),
+            # Several ranks leave together, at the next step.
+            leave=lambda: self.ranks.size == 1 and self.signals.received is not None,
+        )
 
     # ---- rows and checkpoints
 

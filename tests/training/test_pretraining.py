@@ -323,6 +323,11 @@ def test_one_writer_a_folder_and_a_dead_ones_lock_is_free(text: Path, tmp_path: 
     pretrain(GPT, data=[text], out=tmp_path / "run")  # its lock file lies there still
 
 
+def test_an_out_that_cannot_be_a_folder_is_told(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be a run folder"):
+        pretrain(GPT, data=[text], out=text)
+
+
 def test_a_newer_format_or_damaged_record_is_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.run.write_text(json.dumps({"format_version": 99}))

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from plume.errors import UserError
 from plume.training.checkpoints import Checkpoint
 from plume.training.faults import VARIABLE, InjectedFault
 from plume.training.folder import RunFolder
@@ -94,6 +95,54 @@ def test_dying_anywhere_changes_no_bit(
     kind: str, death: str, straight: dict[str, dict[str, Any]], tmp_path: Path, arm: Arm
 ) -> None:
     assert die_and_resume(kind, tmp_path, (death,), arm) == straight[kind]
+
+
+@pytest.mark.parametrize(("death", "step"), [("write@20", 0), ("rename@2", 14), ("renamed@2", 28)])
+def test_dying_while_a_checkpoint_is_on_its_way(death: str, step: int, tmp_path: Path, arm: Arm) -> None:
+    """A thread writes while training goes on: the one before it loads, and no more than ``save_every`` is redone."""
+    changes = {"steps": 40, "save_every": 16, "eval_every": None}
+    run = small.trainer("causal", tmp_path / "straight", **changes)
+    run.run()
+    arm(f"checkpoint.{death}=fail")
+    with pytest.raises(InjectedFault):
+        small.trainer("causal", tmp_path / "died", **changes).run()
+    arm(None)
+    again = small.trainer("causal", tmp_path / "died", **changes)
+    again.run()
+    assert small.result(again) == small.result(run)
+    check_redone(tmp_path / "died", 16)
+    assert again._from == step
+
+
+def full_disk(kind: str, number: int, want: dict[str, Any], folder: Path, arm: Arm) -> None:
+    """The disk is full at one write: the run goes on, or says so; nothing of what was saved is lost."""
+    arm(f"checkpoint.write@{number}=full,metrics@{number}=full")
+    run = small.trainer(kind, folder)
+    try:
+        assert run.run() == "finished"
+    except UserError as error:  # it was the last checkpoint
+        assert "make room" in str(error)
+    arm(None)
+    assert not list(folder.glob("checkpoints/.*"))
+    again = small.trainer(kind, folder)
+    assert again.run() == "finished"
+    assert small.result(again) == want
+    assert len(again.checkpoints.steps()) <= 2
+
+
+@pytest.mark.parametrize("number", [3, 11, 33])
+def test_a_full_disk_costs_no_bit(
+    number: int, straight: dict[str, dict[str, Any]], tmp_path: Path, arm: Arm
+) -> None:
+    full_disk("carried", number, straight["carried"], tmp_path, arm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 31))
+def test_a_full_disk_at_each_of_thirty_writes(
+    number: int, straight: dict[str, dict[str, Any]], tmp_path: Path, arm: Arm
+) -> None:
+    full_disk("causal", number, straight["causal"], tmp_path, arm)
 
 
 # ---- A2: each item of the state is needed
@@ -174,9 +223,9 @@ def test_a_real_sigkill_inside_a_checkpoint(straight: dict[str, dict[str, Any]],
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_real_kills(kind: str, tmp_path: Path) -> None:
     """12 of them at named points of a checkpoint, 8 at random times; one right at the end of an epoch."""
-    words = ["steps=60", "save_every=4", "eval_every=20"]
+    words = ["steps=60", "save_every=8", "eval_every=20"]
     subprocess.run(command(kind, tmp_path / "straight", *words), env=environment(), timeout=300, check=True)
-    want = small.result(small.trainer(kind, tmp_path / "straight", steps=60, save_every=4, eval_every=20))
+    want = small.result(small.trainer(kind, tmp_path / "straight", steps=60, save_every=8, eval_every=20))
     folder = tmp_path / "killed"
     points = (
         "open@2", "write@2", "write@8", "write@13", "fsync@3", "fsync@8", "rename@2", "renamed@2", "latest@2",
@@ -208,9 +257,9 @@ def test_twenty_real_kills(kind: str, tmp_path: Path) -> None:
         time.sleep(rng.random() * 0.3)
         process.kill()
         kills += process.wait() == -9
-    run = small.trainer(kind, folder, steps=60, save_every=4, eval_every=20)
+    run = small.trainer(kind, folder, steps=60, save_every=8, eval_every=20)
     run.run()
     assert kills >= 18
     assert small.result(run) == want
-    check_redone(folder, 4)
+    check_redone(folder, 8)
     assert len(list(history(RunFolder(folder).metrics))) == 60

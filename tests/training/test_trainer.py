@@ -275,6 +275,20 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
     assert results[0] == results[1]  # dropout included: each micro-batch has its generator
 
 
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(tmp_path: Path) -> None:
+    found = []
+    for switch in (False, True):
+        shape = replace(small.TRANSFORMER, dropout=0.0, attention_dropout=0.0)
+        recipe = replace(small.RECIPES["causal"], model=shape)
+        run = small.trainer(
+            "causal", tmp_path / str(switch), recipe=recipe, compile=switch, steps=4, eval_every=None
+        )
+        run.run()
+        found.append(losses(run))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 def test_held_out_loss_is_the_same_at_every_look_and_draws_nothing_from_training(tmp_path: Path) -> None:
     often = small.trainer("masked", tmp_path / "often", eval_every=1)
     never = small.trainer("masked", tmp_path / "never", eval_every=None)
