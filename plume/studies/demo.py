@@ -287,7 +287,7 @@ def _label_table(
 ) -> dict[str, list[labels.Cell]]:
     """Accuracy on one held-out set for every method and number of labels."""
     # Not splitlines: texts hold U+2028 and U+0085, which end no line of JSON.
-    rows = [json.loads(line) for line in labelled.open(encoding="utf-8", newline="\n")]
+    rows = [json.loads(line) for line in labelled.read_text("utf-8").split("\n") if line]
     order = Permutation(len(rows), key(0, "heldout"))
     test = [rows[order[i]] for i in range(budget.heldout)]
     pool = [rows[order[i]] for i in range(budget.heldout, len(rows))]
@@ -338,7 +338,7 @@ def _adapted(
 ) -> float:
     run = out / "labels" / f"{method}-{size or 'all'}-{seed}"
     parent = config.resolve(str(out / "bert"))
-    count = size or sum(1 for _ in train.open("rb"))
+    count = size or train.read_bytes().count(b"\n")
     training = replace(suitable(count, parent.model, mode), data_seed=seed, init_seed=seed, noise_seed=seed)
     adapt(
         out / "bert", data=[train], evaluation=[heldout], out=run, examples=size, mode=mode, training=training
