@@ -75,6 +75,7 @@ class Backbone(Protocol):
         *,
         memory: Memory | None = None,
         use_memory: bool = False,
+        wanted: Tensor | None = None,
     ) -> Hidden: ...
 
 

@@ -71,7 +71,9 @@ class Recurrent(nn.Module):
         *,
         memory: Memory | None = None,
         use_memory: bool = False,
+        wanted: Tensor | None = None,
     ) -> Hidden:
+        """[R, L] slots -> [R, L, D]; memory comes back asked for or not, and all slots, ``wanted`` or not."""
         if decoder_inputs is not None:
             raise ValueError(
                 "a recurrent backbone has one stack: this objective's decoder inputs need a Transformer"

@@ -97,12 +97,17 @@ class Transformer(nn.Module):
         *,
         memory: Memory | None = None,
         use_memory: bool = False,
+        wanted: Tensor | None = None,
     ) -> Hidden:
         """Hidden states of ``inputs``, or with two stacks of ``decoder_inputs``, which attend to ``inputs``.
 
         ``memory`` holds the keys and values of earlier slots of the last stack, which stay visible by their
         ranks; ``use_memory`` asks for the next one. With two stacks a memory also holds what the encoder said, so
         that ``inputs`` are not encoded again; they must be those of the first call.
+
+        ``wanted`` are the only slots whose ``last`` states will be read, flat indices [N] without repeats: what
+        the last layer does slot by slot is then done for them alone, and the others may come back as 0. Of a
+        masked language model's slots seven in eight are such.
 
         Raises:
             ValueError: one stack was given two inputs or two stacks one, or a position lies beyond
@@ -112,20 +117,17 @@ class Transformer(nn.Module):
             stacks = "one stack: it takes no" if self.decoder is None else "two stacks: it needs"
             raise ValueError(f"this model has {stacks} decoder inputs")
         checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
+        run = partial(self.stack, positions=self.positions, checkpointing=checkpointing)
         if self.decoder is None or decoder_inputs is None:
-            states, kept = self.stack(
-                self.embed(inputs), inputs, self.positions, memory, use_memory, checkpointing
+            states, kept = run(
+                self.embed(inputs), inputs, memory=memory, use_memory=use_memory, wanted=wanted
             )
             return Hidden(states[-1], layers=states, memory=kept)
-        encoded = None
-        if memory is None:
-            encoded = self.stack(self.embed(inputs), inputs, self.positions, None, False, checkpointing)[0][
-                -1
-            ]
-        x = self.embed(decoder_inputs)
+        encoded = run(self.embed(inputs), inputs)[0][-1] if memory is None else None
         states, kept = self.decoder(
-            x, decoder_inputs, self.positions, memory, use_memory, checkpointing, inputs, encoded
-        )
+            self.embed(decoder_inputs), decoder_inputs, positions=self.positions, checkpointing=checkpointing,
+            memory=memory, use_memory=use_memory, wanted=wanted, encoder=(inputs, encoded),
+        )  # fmt: skip
         return Hidden(states[-1], encoder=encoded, layers=states, memory=kept)
 
     def embed(self, slots: Slots[Tensor]) -> Tensor:
@@ -148,6 +150,20 @@ class Transformer(nn.Module):
         return dropout(x, c.dropout if c.embedding_dropout is None else c.embedding_dropout, self.training)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the layers of one pass through a stack share.
+
+    merged: keys are the queries' own slots, and nothing relates their positions. across: who sees whom in the
+    first stack.
+    """
+
+    sight: Sight
+    relate: Relate | None
+    merged: bool
+    across: Sight | None
+
+
 class Stack(nn.Module):
     """Layers, and after the last one of a pre-norm stack one more norm."""
 
@@ -161,44 +177,63 @@ class Stack(nn.Module):
         self,
         x: Tensor,
         slots: Slots[Tensor],
+        *,
         positions: Positions,
-        memory: Memory | None,
-        use_memory: bool,
-        checkpointing: bool,
-        encoder_slots: Slots[Tensor] | None = None,
-        encoded: Tensor | None = None,
+        checkpointing: bool = False,
+        memory: Memory | None = None,
+        use_memory: bool = False,
+        wanted: Tensor | None = None,
+        encoder: tuple[Slots[Tensor], Tensor | None] | None = None,
     ) -> tuple[tuple[Tensor, ...], Memory | None]:
-        """x [R, L, D] -> the states before, between and after the layers, and the next memory if asked for."""
-        count, heads = len(self.layers), self.config.num_heads
-        rate = self.config.attention_dropout if self.training else 0.0
+        """x [R, L, D] -> the states before, between and after the layers, and the next memory if asked for.
+
+        ``encoder``: the first stack's slots and states; ``None`` for the states where ``memory`` has what they said.
+        """
+        count, rows = len(self.layers), x.shape[:2]
         past = None if memory is None else memory.slots
         keys = slots if past is None else follow(past, slots)
         growing = None
         if memory is not None or use_memory:
             held = 0 if past is None else len(past)
             growing = Growing(() if memory is None else memory.layers, held, len(slots))
-        relate = positions.prepare(slots, keys)
-        merged = past is None and relate is None
-        sight = look(slots, keys, num_heads=heads, merged=merged, related=relate is not None, rate=rate)
-        across: Sight | None = None
-        answers: list[Tensor] = []
-        if encoder_slots is not None:
-            across = look(slots, encoder_slots, num_heads=heads, cross=True, rate=rate)
-            if memory is not None:
-                answers = list(memory.layers[count:])
+        view = self._view(slots, keys, positions, encoder)
+        if encoder is None:
+            answers: list[Tensor | None] = [None] * count
+        elif encoder[1] is None:
+            answers = [] if memory is None else list(memory.layers[count:])
+        else:
+            answers = [layer.answers(encoder[1]) for layer in cast(Sequence[Layer], self.layers)]
         states = [x]
-        for i, layer in enumerate(cast(Sequence[Layer], self.layers)):
-            if across is not None and memory is None and encoded is not None:
-                answers.append(layer.answers(encoded))
-            asked = None if across is None else answers[i]
+        for i, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
             memorise = None if growing is None else partial(growing.extend, i)
-            inputs = (x, sight, merged, relate, memorise, across, asked)
-            x = checkpoint(layer, *inputs, use_reentrant=False) if checkpointing else layer(*inputs)
+            only = (
+                wanted if i == count - 1 and wanted is not None and 2 * len(wanted) < rows.numel() else None
+            )
+            run = partial(checkpoint, layer, use_reentrant=False) if checkpointing else layer
+            x = run(x, view, memorise, answer, only)
             states.append(x)
         if self.norm is not None:
-            states[-1] = self.norm(x)
-        kept = growing.memory(keys, tuple(answers)) if growing is not None and use_memory else None
-        return tuple(states), kept
+            x = self.norm(x)
+        if x.ndim == 2 and wanted is not None:
+            x = x.new_zeros(rows.numel(), x.shape[1]).index_copy(0, wanted, x).view(*rows, -1)
+        states[-1] = x
+        if growing is None or not use_memory:
+            return tuple(states), None
+        return tuple(states), growing.memory(keys, tuple(a for a in answers if a is not None))
+
+    def _view(
+        self,
+        slots: Slots[Tensor],
+        keys: Slots[Tensor],
+        positions: Positions,
+        encoder: tuple[Slots[Tensor], Tensor | None] | None,
+    ) -> View:
+        rate = self.config.attention_dropout if self.training else 0.0
+        choose = partial(look, num_heads=self.config.num_heads, rate=rate)
+        relate = positions.prepare(slots, keys)
+        merged = keys is slots and relate is None
+        sight = choose(slots, keys, merged=merged, related=relate is not None)
+        return View(sight, relate, merged, None if encoder is None else choose(slots, encoder[0], cross=True))
 
 
 class Layer(nn.Module):
@@ -227,24 +262,26 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        sight: Sight,
-        merged: bool,
-        relate: Relate | None,
-        memorise: Callable[[Tensor], Tensor] | None,
-        across: Sight | None,
-        answers: Tensor | None,
+        view: View,
+        memorise: Callable[[Tensor], Tensor] | None = None,
+        answers: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """[R, L, D] -> [R, L, D].
+        """[R, L, D] -> [R, L, D], or of the ``wanted`` slots [N] alone -> [N, D].
 
-        merged: the keys are the queries' own slots, and nothing relates their positions. memorise: takes our keys
-        and values [R, H, 2, L, d] and gives all that are seen, the past's first.
+        memorise: takes our keys and values [R, H, 2, L, d] and gives all that are seen, the past's first.
+        answers: the first stack's keys and values, likewise.
         """
         pre = self.config.norm_order == "pre"
-        y = self._attend(self.attention_norm(x) if pre else x, sight, merged, relate, memorise)
+        y = self._attend(self.attention_norm(x) if pre else x, view, memorise)
+        if wanted is not None and answers is None:
+            x, y = _pick(x, wanted), _pick(y, wanted)
         x = self._add(x, self.attention_out(y))
         x = x if pre else self.attention_norm(x)
-        if across is not None and answers is not None and self.cross_norm is not None:
-            y = self._ask(self.cross_norm(x) if pre else x, across, answers)
+        if view.across is not None and answers is not None and self.cross_norm is not None:
+            y = self._ask(self.cross_norm(x) if pre else x, view.across, answers)
+            if wanted is not None:
+                x, y = _pick(x, wanted), _pick(y, wanted)
             x = self._add(x, self.cross_out(y))
             x = x if pre else self.cross_norm(x)
         y = self.down(activate(self.up(self.up_norm(x) if pre else x), self.config.activation))
@@ -256,26 +293,19 @@ class Layer(nn.Module):
         kv: Tensor = self.cross_kv(encoded)
         return kv.view(*kv.shape[:2], 2, self.config.num_heads, -1).permute(0, 3, 2, 1, 4)
 
-    def _attend(
-        self,
-        x: Tensor,
-        sight: Sight,
-        merged: bool,
-        relate: Relate | None,
-        memorise: Callable[[Tensor], Tensor] | None,
-    ) -> Tensor:
+    def _attend(self, x: Tensor, view: View, memorise: Callable[[Tensor], Tensor] | None) -> Tensor:
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(*qkv.shape[:2], 3, self.config.num_heads, -1)
         rate = self.config.attention_dropout if self.training else 0.0
         kv = qkv[:, :, 1:].permute(0, 3, 2, 1, 4)
         if memorise is not None:
             kv = memorise(kv)
-        if merged:
-            return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
+        if view.merged:
+            return attend_merged(qkv, view.sight, scale=self.scale, rate=rate).flatten(2)
         q, k, v, bias = qkv[:, :, 0].transpose(1, 2), kv[:, :, 0], kv[:, :, 1], None
-        if relate is not None:
-            q, k, bias = relate(q, k)
-        return attend(q, k, v, sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
+        if view.relate is not None:
+            q, k, bias = view.relate(q, k)
+        return attend(q, k, v, view.sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
 
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
         q: Tensor = self.cross_q(x)
@@ -289,3 +319,7 @@ class Layer(nn.Module):
 
     def _add(self, residual: Tensor, x: Tensor) -> Tensor:
         return add_dropped(residual, x, self.config.dropout, self.training)
+
+
+def _pick(x: Tensor, wanted: Tensor) -> Tensor:
+    return x.flatten(0, 1).index_select(0, wanted)

@@ -325,3 +325,29 @@ def test_a_kind_of_positions_may_turn_queries_and_keys_and_bias_the_scores(monke
         first = backbone(part(here, 0, 4), use_memory=True)
         second = backbone(part(here, 4, 7), memory=first.memory)
     torch.testing.assert_close(torch.cat([first.last, second.last], 1), plain, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", ["pre", "post"])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_last_layer_may_answer_for_wanted_slots_alone(order, layers):
+    backbone = model(norm_order=order, num_decoder_layers=layers, positions="sinusoidal")
+    rng = np.random.default_rng(4)
+    pairs = [(rng.integers(1, 20, a), rng.integers(1, 20, b)) for a, b in ((6, 7), (2, 3), (3, 2))]
+    if layers:
+        batch = collate([Example(Slots.bidirectional(a), Slots.causal(b)) for a, b in pairs])
+    else:
+        batch = collate([Example(Slots.bidirectional(b)) for _, b in pairs])
+    wanted = torch.tensor([12, 1, 5])
+    results = []
+    for only in (None, wanted):
+        hidden = backbone(batch.inputs, batch.decoder_inputs, wanted=only)
+        states = hidden.last.flatten(0, 1)
+        if only is not None:
+            assert not states[[0, 2, 3, 4]].any() and torch.equal(hidden.layers[-1], hidden.last)
+        loss = (states[wanted] ** 2 * torch.arange(8)).sum()
+        grads = torch.autograd.grad(loss, list(backbone.parameters()))
+        results.append((states[wanted], *grads))
+    for mine, full in zip(*results, strict=True):
+        torch.testing.assert_close(mine, full, rtol=0, atol=1e-9)
+    many = backbone(batch.inputs, batch.decoder_inputs, wanted=torch.arange(8))  # not worth it: all are there
+    torch.testing.assert_close(many.last, backbone(batch.inputs, batch.decoder_inputs).last, rtol=0, atol=0)
