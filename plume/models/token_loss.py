@@ -20,6 +20,7 @@ LOGITS = (
     2**22
 )  # logits held at a time, about; twice as many in half precision, where adding gradients up costs more
 CACHED = 2**18  # of them go through the softmax at a time
+DEVICE_LOGITS = 2**27  # logits at a time on an accelerator, which is fast at nothing small
 
 
 def token_loss(hidden: Tensor, table: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -43,16 +44,11 @@ class _TokenLoss(torch.autograd.Function):
         to_bias = torch.zeros(len(table), dtype=exact, device=hidden.device) if wants_bias else None
         with torch.autocast(device, enabled=False):
             weight, states = table.to(fast), hidden.to(fast)
-            size = max(64, LOGITS * exact.itemsize // fast.itemsize // len(table))
-            for h, label, chunk in _chunks(size, states, labels[:, None], to_hidden):
+            room = LOGITS * exact.itemsize // fast.itemsize if device == "cpu" else DEVICE_LOGITS
+            for h, label, chunk in _chunks(max(64, room // len(table)), states, labels[:, None], to_hidden):
                 logits = h @ weight.T if bias is None else torch.addmm(bias.to(fast), h, weight.T)
-                slope = logits.to(exact)
-                for block, answer in _chunks(max(1, CACHED // len(table)), slope, label):
-                    block.sub_(block.amax(1, keepdim=True))
-                    right = block.gather(1, answer)
-                    sums = block.exp_().sum(1, keepdim=True)
-                    total += (sums.log() - right).sum()
-                    block.mul_(sums.reciprocal_())
+                loss, slope = (_in_blocks if device == "cpu" else _at_once)(logits, label, exact)
+                total += loss
                 if not any(ctx.needs_input_grad):
                     continue
                 slope.scatter_add_(1, label, slope.new_full((), -1.0).expand(label.shape))
@@ -72,6 +68,24 @@ class _TokenLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if t is None else (t * grad).to(t.dtype) for t in ctx.saved_tensors), None
+
+
+def _at_once(logits: Tensor, label: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
+    """-sum log softmax(logits)[label] and the softmax [C, V]: few kernels, for an accelerator."""
+    logs = torch.log_softmax(logits, 1, dtype=exact)
+    return -logs.gather(1, label).sum(), logs.exp_()
+
+
+def _in_blocks(logits: Tensor, label: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The same where caches are small; ``logits`` may be overwritten."""
+    total, weights = torch.zeros((), dtype=exact), logits.to(exact)
+    for block, answer in _chunks(max(1, CACHED // logits.shape[1]), weights, label):
+        block.sub_(block.amax(1, keepdim=True))
+        right = block.gather(1, answer)
+        sums = block.exp_().sum(1, keepdim=True)
+        total += (sums.log() - right).sum()
+        block.mul_(sums.reciprocal_())
+    return total, weights
 
 
 def _chunks(size: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:

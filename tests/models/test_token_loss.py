@@ -55,6 +55,16 @@ def test_several_chunks_of_logits_and_a_confident_wrong_guess(monkeypatch):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("way", [module._at_once, module._in_blocks])
+def test_both_ways_through_the_softmax_agree(way, monkeypatch):
+    monkeypatch.setattr(module, "CACHED", 18)
+    logits, label = torch.randn(7, 9, dtype=torch.float64) * 30, torch.randint(9, (7, 1))
+    loss, weights = way(logits.clone(), label, torch.float64)
+    expected = F.cross_entropy(logits, label[:, 0], reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(weights, logits.softmax(1), rtol=1e-12, atol=1e-300)
+
+
 def test_frozen_parts_get_no_gradient_and_two_backward_passes_agree():
     h, w = torch.randn(5, 4), torch.randn(7, 4, requires_grad=True)
     labels = torch.tensor([0, 1, 6, 3, 3])
