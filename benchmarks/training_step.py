@@ -2,11 +2,12 @@
 
     python benchmarks/training_step.py [bert|gpt] [--rounds 8] [--precision auto|bf16|fp32] [--size 6,512,8]
                                        [--length 128] [--batch 32] [--vocab 16384] [--dropout 0.1] [--threads 2]
+                                       [--device cuda] [--compile]
 
 Each side lives in a process of its own, so that each has the allocator its users have and its own peak
 memory; they take turns, one step each a round, and only one of them ever runs. Reported are medians over the rounds.
 All train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is bf16
-autocast where the processor multiplies bf16 quickly and fp32 elsewhere. "Useful" FLOPs count the output head
+autocast on a GPU and where the processor multiplies bf16 quickly, fp32 elsewhere. "Useful" FLOPs count the output head
 only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. The peer
 is a bare loop over its model: its ``Trainer`` does more.
 """
@@ -51,6 +52,8 @@ class Job:
     vocab: int
     dropout: float
     dtype: torch.dtype
+    device: str
+    compiled: bool
 
     @property
     def tokens(self) -> int:
@@ -97,11 +100,15 @@ def ours(job: Job) -> Callable[[Batch], float]:
         dropout=job.dropout, attention_dropout=job.dropout,
     )  # fmt: skip
     objective: Objective[Any] = MaskedLM() if bert else CausalLM()
-    model = PretrainedModel.build(config, vocab, lambda b: objective.heads(b, vocab), seed=0).train()
+    model = PretrainedModel.build(
+        config, vocab, lambda b: objective.heads(b, vocab), seed=0, device=job.device
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01, fused=True)
+    if job.compiled:
+        model.backbone.compile()
 
     def step(batch: Batch) -> float:
-        with torch.autocast("cpu", job.dtype, enabled=job.dtype != torch.float32):
+        with torch.autocast(job.device, job.dtype, enabled=job.dtype != torch.float32):
             (loss,) = objective.losses(model, batch).heads.values()
         mean = loss.total / loss.count
         mean.backward()
@@ -127,7 +134,9 @@ def theirs(job: Job) -> Callable[[Batch], float]:
         model = GPT2LMHeadModel(GPT2Config(
             vocab_size=job.vocab, n_embd=job.width, n_layer=job.layers, n_head=job.heads, n_positions=512,
             resid_pdrop=job.dropout, embd_pdrop=job.dropout, attn_pdrop=job.dropout, use_cache=False))  # fmt: skip
-    model.train()
+    model.to(job.device).train()
+    if job.compiled:
+        model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01, fused=True)
 
     def step(batch: Batch) -> float:
@@ -139,7 +148,7 @@ def theirs(job: Job) -> Callable[[Batch], float]:
             given = {"input_ids": slots.input_ids, "labels": labels, "shift_labels": labels}
         else:
             given = {"input_ids": slots.input_ids, "labels": labels}
-        with torch.autocast("cpu", job.dtype, enabled=job.dtype != torch.float32):
+        with torch.autocast(job.device, job.dtype, enabled=job.dtype != torch.float32):
             loss = model(**given).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -150,19 +159,29 @@ def theirs(job: Job) -> Callable[[Batch], float]:
     return step
 
 
-def precision(word: str) -> torch.dtype:
+def precision(word: str, device: str = "cpu") -> torch.dtype:
     if word != "auto":
         return torch.bfloat16 if word == "bf16" else torch.float32
+    if device == "cuda":
+        return torch.bfloat16
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def peak(dtype: torch.dtype) -> tuple[float, float]:
-    """FLOPs of a 2048-cubed matmul a second, and a CPU second."""
-    a, b = torch.ones(2048, 2048, dtype=dtype), torch.ones(2048, 2048, dtype=dtype)
+def peak(dtype: torch.dtype, device: str) -> tuple[float, float]:
+    """FLOPs of a cubed matmul (2048 on a CPU, 8192 on a GPU) a second, and a CPU second."""
+    n = 2048 if device == "cpu" else 8192
+    a, b = (torch.ones(n, n, dtype=dtype, device=device) for _ in range(2))
+    wait(device)
     start, used = time.perf_counter(), time.process_time()
     a @ b
-    flops = 2.0 * 2048**3
+    wait(device)
+    flops = 2.0 * n**3
     return flops / (time.perf_counter() - start), flops / (time.process_time() - used)
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def resident(field: str) -> int:
@@ -183,7 +202,7 @@ def work(job: Job, side: str, rounds: int) -> None:
     make, held = SIDES[side]
     if held:
         hold_freed_memory()
-    data = batches(job, rounds + 1)
+    data = [batch.to(job.device) for batch in batches(job, rounds + 1)]
     before = resident("VmRSS")
     step = make(job)
     for line in sys.stdin:
@@ -191,6 +210,7 @@ def work(job: Job, side: str, rounds: int) -> None:
         torch.manual_seed(number)
         start, used = time.perf_counter(), time.process_time()
         loss = step(data[number])
+        wait(job.device)
         wall, busy = time.perf_counter() - start, time.process_time() - used
         memory, top = resident("VmHWM") - before, peak(job.dtype)
         print(
@@ -212,12 +232,14 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     layers, width, heads = map(int, args.size.split(","))
     job = Job(args.family, layers, width, heads, args.length, args.batch, args.vocab, args.dropout,
-              precision(args.precision))  # fmt: skip
+              precision(args.precision, args.device), args.device, args.compile)  # fmt: skip
     if args.side:
         work(job, args.side, args.rounds)
         return
@@ -249,7 +271,7 @@ def report(job: Job, rows: dict[str, list[dict[str, float]]], threads: int) -> N
     top = statistics.median(tops)
     print(f"{job.family} L{job.layers} d{job.width} T{job.length} V{job.vocab} batch {job.batch}, "
           f"dropout {job.dropout}, {job.dtype}, {threads} threads, {len(rows['Plume']) - 1} rounds; "
-          f"matmul 2048^3 {top / 1e12:.3f} TFLOP/s (best {max(tops) / 1e12:.3f})")  # fmt: skip
+          f"matmul {top / 1e12:.3f} TFLOP/s (best {max(tops) / 1e12:.3f})")  # fmt: skip
     mine = rows["Plume"]
     for side, taken in rows.items():
         second = statistics.median(row["wall"] for row in taken[1:])
