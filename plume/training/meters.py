@@ -43,30 +43,38 @@ class MetricsFile:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
+        first = not self._waiting
         self._waiting.append(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
-        end = os.fstat(self._file).st_size
-        try:
-            fault("metrics")
-            while self._waiting:
-                data = b"".join(self._waiting)
-                if os.write(self._file, data) < len(data):
-                    raise OSError(f"only a part of a row fitted into {self.path}")
-                self._waiting.clear()
-        except OSError as error:
-            os.ftruncate(self._file, end)
-            if len(self._waiting) == 1:
-                self._say(
-                    f"{self.path} cannot be written ({error.strerror or error}); its rows wait in memory"
-                )
+        error = self._flush()
+        if error is not None and first:
+            self._say(f"{self.path} cannot be written ({error.strerror or error}); its rows wait in memory")
 
     def sync(self) -> None:
         """Make the rows durable; with a full disk they go on waiting."""
-        with contextlib.suppress(OSError):
-            os.fsync(self._file)
+        if self._flush() is None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
 
     def close(self) -> None:
         """Give the file back."""
+        if self._flush() is not None:
+            self._say(f"{len(self._waiting)} rows could not be written to {self.path}")
         os.close(self._file)
+
+    def _flush(self) -> OSError | None:
+        if not self._waiting:
+            return None
+        end = os.fstat(self._file).st_size
+        try:
+            fault("metrics")
+            data = b"".join(self._waiting)
+            if os.write(self._file, data) < len(data):
+                raise OSError("only a part of a row fitted")
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            return error
+        self._waiting.clear()
+        return None
 
 
 def history(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:

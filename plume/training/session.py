@@ -85,7 +85,11 @@ def hold(out: Path, recipe: Recipe, kind: Kind, *, accept_changes: bool = False)
 
 
 def begin(held: Session) -> None:
-    """Write the configuration, and copies of the user's own files it was built from. For the first rank alone."""
+    """Write the configuration of a new run, and copies of the user's own files it was built from. For the first
+    rank alone.
+    """
+    if held.folder.exists():
+        return
     config.copy_code(held.recipe, held.folder.code)
     write_json(held.folder.config, config.to_json(held.recipe))
 
@@ -151,10 +155,16 @@ def train(
         "accepted_changes": accepted,
         "finished": None,
     }
-    session.only_first(lambda: folder.write_run(record))
     peak = precision.matmul_peak(numbers, device) if ranks.first else float("inf")
     setting = Setting(ranks, device, numbers, size, bytes_per_token, peak * ranks.size)
     trainer = Trainer(model, training, phases, held_out, vocab, folder, setting, now, folder.path.name, early)
+    trainer.resume()  # refuses what cannot go on, before anything is written
+
+    def write() -> None:
+        write_json(folder.config, config.to_json(session.recipe))  # its steps may have grown
+        folder.write_run(record)
+
+    session.only_first(write)
     outcome = trainer.run()
     if outcome == "stopped":
         signal = trainer.signals.received
@@ -209,13 +219,10 @@ def _same(folder: RunFolder, recipe: Recipe) -> None:
         return
     old, new = before.get("training", {}).get("steps", 0), recipe.training.steps
     if lines == config.differences(before, _with_steps(before, new)) and old < new:
-        if recipe.training.schedule in GROWING:
+        if recipe.training.schedule in GROWING and isinstance(recipe, Pretraining):
             say(f"{folder.path} grows from {old} to {new} steps")
-            write_json(folder.config, config.to_json(recipe))
             return
-        lines.append(
-            f"steps may grow with the schedules {', '.join(GROWING)}, not with {recipe.training.schedule}"
-        )
+        lines.append(f"steps may grow in pretraining with the schedules {', '.join(GROWING)} only")
     raise UserError(
         f"{folder.path} holds a run with other settings ({'; '.join(lines)}): "
         f"give it the same ones, or choose another --out"

@@ -112,7 +112,7 @@ class Trainer:
         self.saver = Saver(self.checkpoints, self.say)
         self.rows: MetricsFile | None = None
         self._began = 0.0
-        self._from = 0
+        self._from = -1  # the step that this attempt began at
 
     def say(self, message: str) -> None:
         """Tell the user, once for all ranks."""
@@ -129,8 +129,8 @@ class Trainer:
             self.ranks.check(-(-phase.batch_size // self.setting.microbatch_size))
         with self.signals, self.line:
             fault("start")
-            self._resume()
-            self._from = self.progress.step
+            if self._from < 0:
+                self.resume()
             self._began = time.monotonic() - self.progress.seconds
             if self.ranks.first:
                 self.rows = MetricsFile(self.folder.metrics, self.say)
@@ -179,7 +179,7 @@ class Trainer:
             if work.step == work.phase.first_step:
                 self.memories.clear()
                 self.guard.forget()
-            self._bound_the_loss()
+            self._bound_what_a_kill_costs()
             if not self._update(work):
                 return "stopped"
             if self.guard.refused >= LIMIT:
@@ -190,7 +190,7 @@ class Trainer:
                 self._save()
         return "finished"
 
-    def _bound_the_loss(self) -> None:
+    def _bound_what_a_kill_costs(self) -> None:
         """No step may be taken that would make a kill cost more than ``save_every`` steps."""
         durable = max(self.saver.saved, self._from)
         if self.progress.step + 1 - durable > self.training.save_every:
@@ -252,6 +252,8 @@ class Trainer:
         progress.flops += columns["flops"]
         progress.dropped += round(columns["dropped"])
         row = {"loss": loss, "losses": losses, "lr": rate, "grad_norm": norm}
+        if progress.dropped:
+            row["dropped"] = progress.dropped
         if refusal:
             self.say(f"step {progress.step} skipped: {refusal}")
             row |= {"skipped": refusal, "sample_ids": list(work.sample_ids)}
@@ -430,8 +432,13 @@ class Trainer:
     def _protected(self, best: int) -> set[int]:
         return {best} if self.early else set()
 
-    def _resume(self) -> None:
-        """Go on from the newest checkpoint that is whole and of this run; without one, from the beginning."""
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that is whole and of this run; without one, from the beginning.
+
+        Raises:
+            UserError: there are checkpoints, but none that this run would have come by.
+        """
+        self._from = 0
         found: Checkpoint | None = None
         if self.ranks.first:
             self.checkpoints.sweep()
@@ -453,6 +460,7 @@ class Trainer:
         optimizers.load_state(self.optimizer, self.model, found.tensors("optimizer"))
         self.memories = self._mine(carried.from_tensors(found.tensors("memory"), self.setting.device))
         self.progress = Progress(**found.state["progress"])
+        self._from = found.step
         self.guard.load_state(found.state["guard"])
         self.scale.load_state(found.state["scale"])
         self.saver.saved = self.saver.begun = found.step

@@ -153,7 +153,9 @@ def test_other_settings_are_refused_with_the_difference(text: Path, tmp_path: Pa
         UserError, match=r"(?s)training.lr: 0.001 -> 0.002.*windows.length: 16 -> 17.*another --out"
     ):
         pretrain(other, data=[text], out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"training.steps: 6 -> 9.*steps may grow with the schedules"):
+    with pytest.raises(
+        UserError, match=r"training.steps: 6 -> 9.*steps may grow in pretraining with the schedules"
+    ):
         pretrain(replace(GPT, training=replace(TRAINING, steps=9)), data=[text], out=tmp_path / "run")
 
 
@@ -191,8 +193,10 @@ def test_a_decayed_run_without_an_older_checkpoint_cannot_grow(text: Path, tmp_p
         if steps == 8:
             pretrain(recipe, data=[text], out=tmp_path / "run")
         else:
+            before = (tmp_path / "run" / "config.json").read_bytes()
             with pytest.raises(UserError, match="its decay had begun"):
                 pretrain(recipe, data=[text], out=tmp_path / "run")
+            assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
 CHANGES = ("code", "python", "torch", "numpy", "threads", "cpu", "device", "precision")

@@ -182,10 +182,10 @@ def test_dropping_any_item_of_the_state_is_noticed(
             if item in items and item is not None:
                 patch.setattr(Checkpoint, "tensors", without(*item))
             elif item == ("progress", "step"):  # schedule, noise and data position all follow from it
-                resume = again._resume
+                resume = again.resume
                 patch.setattr(
                     again,
-                    "_resume",
+                    "resume",
                     lambda resume=resume, again=again: (resume(), setattr(again.progress, "step", 3)),
                 )
             elif item == ("guard", "losses"):

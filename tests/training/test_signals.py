@@ -99,7 +99,7 @@ def test_the_second_signal_leaves_at_once_and_harms_nothing(straight: dict[str, 
         process.wait()
     assert RunFolder(tmp_path).checkpoints.joinpath("step-00000007").is_dir()
     again = small.trainer("carried", tmp_path, steps=100000, save_every=8)
-    again._resume()
+    again.resume()
     assert again.progress.step == 7 and not aside.exists()
 
 

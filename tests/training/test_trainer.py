@@ -23,6 +23,7 @@ from plume.training.guard import Guard
 from plume.training.meters import history
 from plume.training.trainer import Trainer
 from tests.training import small
+from tests.training.test_loader import Picky
 
 
 @pytest.fixture(autouse=True)
@@ -331,6 +332,15 @@ class Two(MaskedLM):
     def heads(self, backbone: Any, vocab: Any) -> dict[str, Any]:
         found = super().heads(backbone, vocab)
         return found | {"idle": super().heads(backbone, vocab)["masked_token"]}
+
+
+def test_what_was_dropped_is_counted_in_the_rows(tmp_path: Path) -> None:
+    recipe = replace(small.RECIPES["causal"], objective=Picky())
+    run = small.trainer("causal", tmp_path, recipe=recipe, eval_every=None)
+    run.run()
+    rows = list(history(run.folder.metrics))
+    assert rows[-1]["dropped"] == run.progress.dropped > 20
+    assert run.checkpoints.require().state["progress"]["dropped"] == run.progress.dropped
 
 
 def test_frozen_features_are_those_that_the_model_gives_in_use(tmp_path: Path) -> None:
