@@ -212,10 +212,10 @@ def work(job: Job, side: str, rounds: int) -> None:
         loss = step(data[number])
         wait(job.device)
         wall, busy = time.perf_counter() - start, time.process_time() - used
-        memory, top = resident("VmHWM") - before, peak(job.dtype)
-        print(
-            json.dumps({"wall": wall, "busy": busy, "loss": loss, "memory": memory, "peak": top}), flush=True
-        )
+        memory = torch.cuda.max_memory_allocated() if job.device == "cuda" else resident("VmHWM") - before
+        top, top_busy = peak(job.dtype, job.device)
+        row = {"wall": wall, "busy": busy, "loss": loss, "memory": memory, "peak": top, "peak_busy": top_busy}
+        print(json.dumps(row), flush=True)
 
 
 def main() -> None:
