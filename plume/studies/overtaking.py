@@ -70,7 +70,7 @@ def figure(
         seen = [(b / 1e6, bits) for _, b, bits in curve if b > 0]
         x, y = [b for b, _ in seen], [bits for _, bits in seen]
         right = x[-1] * 1.03
-        low, high = min(*y, *lines.values()), max(y[0], *lines.values())
+        low, high = min(*y, *lines.values()), max(*y, *lines.values())
         low, high = low - 0.08 * (high - low), high + 0.05 * (high - low)
         axes.set_xscale("log")
         axes.set_xlim(x[0], right)
