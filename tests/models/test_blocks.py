@@ -204,6 +204,41 @@ def test_a_layer_is_torchs(order, act):
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("order", ["pre", "post"])
+def test_a_layer_of_a_second_stack_is_torchs(order):
+    config = TransformerConfig(1, 8, 2, 16, norm_order=order, activation="relu", num_decoder_layers=1)
+    ours = PretrainedModel.build(config, VOCAB, lambda b: {}, seed=0).double().eval().backbone
+    theirs = nn.TransformerDecoderLayer(
+        8, 2, 16, 0.0, "relu", batch_first=True, norm_first=order == "pre", dtype=torch.float64
+    )
+    layer = ours.decoder.layers[0]
+    pairs = {layer.qkv: theirs.self_attn, layer.attention_out: theirs.self_attn.out_proj, layer.up: theirs.linear1,
+             layer.down: theirs.linear2, layer.cross_out: theirs.multihead_attn.out_proj,
+             layer.attention_norm: theirs.norm1, layer.cross_norm: theirs.norm2,
+             layer.up_norm: theirs.norm3}  # fmt: skip
+    for mine, other in pairs.items():
+        for name in ("weight", "bias"):
+            source = getattr(other, f"in_proj_{name}" if mine is layer.qkv else name)
+            nn.init.normal_(source, std=0.5)
+            getattr(mine, name).data.copy_(source)
+    for name in ("weight", "bias"):
+        source = getattr(theirs.multihead_attn, f"in_proj_{name}")
+        nn.init.normal_(source, std=0.5)
+        getattr(layer.cross_q, name).data.copy_(source[:8])
+        getattr(layer.cross_kv, name).data.copy_(source[8:])
+    pairs_of = [(np.arange(1, 8), np.arange(3, 9)), (np.arange(1, 5), np.arange(3, 7))]
+    batch = collate([Example(Slots.bidirectional(a), Slots.causal(b)) for a, b in pairs_of], packed=False)
+    hidden = ours(batch.inputs, batch.decoder_inputs)
+    expected = theirs(
+        hidden.layers[0], hidden["encoder"], tgt_mask=torch.ones(6, 6).triu(1).bool(),
+        memory_key_padding_mask=batch.inputs.document_ids < 0,
+    )  # fmt: skip
+    if order == "pre":
+        expected = F.layer_norm(expected, (8,))
+    real = batch.decoder_inputs.document_ids >= 0
+    torch.testing.assert_close(hidden.last[real], expected[real], rtol=0, atol=1e-10)
+
+
 def heads(backbone):
     return {"a": TokenHead(backbone, transform=True, bias=True), "b": PooledHead(backbone, 3)}
 
@@ -214,6 +249,8 @@ def test_initial_weights_depend_on_names_not_on_order():
     torch.rand(3)
     two = PretrainedModel.build(config, VOCAB, lambda b: dict(reversed(heads(b).items())), seed=7).state()
     assert all(torch.equal(one[n], two[n]) for n in two) and one.keys() == two.keys()
+    drawn = [t for t in one.values() if t.ndim > 1]  # no two alike, not even where names are of one length
+    assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i] if a.shape == b.shape)
     deeper = PretrainedModel.build(TransformerConfig(3, 8, 2, 16), VOCAB, heads, seed=7).state()
     assert torch.equal(one["backbone.stack.layers.1.up.weight"], deeper["backbone.stack.layers.1.up.weight"])
     other = PretrainedModel.build(config, VOCAB, heads, seed=8).state()
