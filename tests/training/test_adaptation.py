@@ -52,13 +52,16 @@ def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "text.txt").write_text("\n".join(documents(request.param, 150)), encoding="utf-8")
-    return request.param, pretrain(BERT, data=[folder / "text.txt"], out=folder / "bert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plume.training.pretraining.draw_curve", lambda folder: None)
+        return request.param, pretrain(BERT, data=[folder / "text.txt"], out=folder / "bert")
 
 
 @pytest.fixture(autouse=True)
 def _code_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr("plume.training.precision.matmul_peak", lambda *_: 1e12)
+    monkeypatch.setattr("plume.training.pretraining.draw_curve", lambda folder: None)
     monkeypatch.setattr(identity, "code", lambda: "c" * 64)
 
 
