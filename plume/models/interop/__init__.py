@@ -1,4 +1,8 @@
-"""Published checkpoints, both directions: one name table a family."""
+"""Published checkpoints, both directions: one name table a family.
+
+A family's module offers ``describes(model) -> bool``, ``import_folder`` and ``export_folder``. A folder says of
+which family it is; a model is written as the first family that has a place for its architecture.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,12 @@ from plume.vocabulary import Vocabulary
 
 __all__ = ["Imported", "load", "save"]
 
-_FAMILIES = {"bert": bert.import_folder, "gpt2": gpt2.import_folder}
+_IMPORT = {"bert": bert.import_folder, "gpt2": gpt2.import_folder}
+# In this order, for one model may fit two families: the particular before the general.
+_EXPORT = (
+    (bert.describes, bert.export_folder),
+    (gpt2.describes, gpt2.export_folder),
+)
 
 
 def load(folder: Path) -> Imported:
@@ -24,9 +33,9 @@ def load(folder: Path) -> Imported:
         UserError: the folder is unreadable or of a family without a name table.
     """
     kind = read_config(folder).get("model_type")
-    if kind not in _FAMILIES:
-        raise UserError(f"{folder} holds a {kind!r} model; {' and '.join(_FAMILIES)} can be imported")
-    return _FAMILIES[kind](folder)
+    if kind not in _IMPORT:
+        raise UserError(f"{folder} holds a {kind!r} model; these can be imported: {', '.join(_IMPORT)}")
+    return _IMPORT[kind](folder)
 
 
 def save(
@@ -37,15 +46,17 @@ def save(
     tokenizer: Path | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write ``model`` as a folder that ``transformers`` loads: post-norm models as BERT, pre-norm ones as GPT-2.
+    """Write ``model`` as a folder that ``transformers`` loads, of the first family that describes it.
 
     ``tokenizer`` is a folder with a tokenizer.json, ``labels`` the names of a classifier's answers.
 
     Raises:
-        UserError: neither family has a place for what this model is.
+        UserError: no family has a place for what this model is.
     """
+    for describes, write in _EXPORT:
+        if describes(model):
+            write(model, model.backbone.config, vocab, folder, tokenizer=tokenizer, labels=labels)
+            return
     if not isinstance(model.backbone, Transformer):
         raise UserError("only Transformers can be written for transformers to load; this model is recurrent")
-    config = model.backbone.config
-    write = bert.export_folder if config.norm_order == "post" else gpt2.export_folder
-    write(model, config, vocab, folder, tokenizer=tokenizer, labels=labels)
+    raise UserError("no family that transformers knows has this model's architecture")

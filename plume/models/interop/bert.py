@@ -24,7 +24,7 @@ from plume.models.interop.folder import (
     write,
 )
 from plume.models.pretrained import PretrainedModel
-from plume.models.transformer import TransformerConfig
+from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -63,6 +63,14 @@ def rules(num_layers: int, pooled: str) -> list[Rule]:
     }
     table += [Rule(f"{a}.{p}", (f"{b}.{p}",)) for a, b in pairs.items() for p in ("weight", "bias")]
     return [*table, Rule("heads.masked_token.bias", ("cls.predictions.bias",))]
+
+
+def describes(model: PretrainedModel) -> bool:
+    """Whether ``model`` is of BERT's kind: one stack, norms last. ``export_folder`` says what else is amiss."""
+    backbone = model.backbone
+    if not isinstance(backbone, Transformer):
+        return False
+    return backbone.config.norm_order == "post" and not backbone.config.num_decoder_layers
 
 
 def import_folder(folder: Path) -> Imported:

@@ -23,7 +23,7 @@ from plume.models.interop.folder import (
     write,
 )
 from plume.models.pretrained import PretrainedModel
-from plume.models.transformer import TransformerConfig
+from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 
 
@@ -48,6 +48,14 @@ def rules(num_layers: int) -> list[Rule]:
             table.append(Rule(f"{ours}.{a}.weight", (f"{theirs}.{b}.weight",), transposed=True))
             table.append(Rule(f"{ours}.{a}.bias", (f"{theirs}.{b}.bias",)))
     return [*table, *(Rule(f"{a}.{p}", (f"{b}.{p}",)) for a, b in norms.items() for p in ("weight", "bias"))]
+
+
+def describes(model: PretrainedModel) -> bool:
+    """Whether ``model`` is of GPT-2's kind: one stack, norms first. ``export_folder`` says what else is amiss."""
+    backbone = model.backbone
+    if not isinstance(backbone, Transformer):
+        return False
+    return backbone.config.norm_order == "pre" and not backbone.config.num_decoder_layers
 
 
 def import_folder(folder: Path) -> Imported:
