@@ -25,16 +25,21 @@ class Relate(Protocol):
 
 
 class Positions(nn.Module):
-    """Absolute positions added to the embeddings: a learned table or sinusoids of ``max_positions`` rows."""
+    """Absolute positions added to the embeddings: a learned table or sinusoids of ``max_positions`` rows.
+
+    ``offset`` rows come before the first position's and are never read: RoBERTa's and BART's published tables
+    hold two (spec 07, 19).
+    """
 
     weight: Tensor
 
-    def __init__(self, kind: Kind, max_positions: int, d_model: int) -> None:
+    def __init__(self, kind: Kind, max_positions: int, d_model: int, *, offset: int = 0) -> None:
         super().__init__()
         self.kind = kind
         self.max_positions = max_positions
+        self.offset = offset
         if kind == "learned":
-            self.weight = nn.Parameter(torch.empty(max_positions, d_model))
+            self.weight = nn.Parameter(torch.empty(max_positions + offset, d_model))
         else:
             self.register_buffer("weight", torch.empty(max_positions, d_model), persistent=False)
             self.fill()
@@ -47,7 +52,8 @@ class Positions(nn.Module):
 
     def embed(self, position_ids: Tensor) -> Tensor:
         """[R, L] -> [R, L, D]."""
-        return nn.functional.embedding(position_ids, self.weight)
+        rows = position_ids + self.offset if self.offset else position_ids
+        return nn.functional.embedding(rows, self.weight)
 
     def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate | None:
         """``None``: these kinds leave the layers alone."""

@@ -31,11 +31,13 @@ class TransformerConfig:
     """The shape of a Transformer.
 
     norm_order: "post" is the original and BERT, "pre" is GPT-2 (then one more norm ends each stack).
-    num_decoder_layers > 0 adds a second stack that attends to the first. token_types: segment rows added to
-    the embeddings. embedding_norm: LayerNorm on the summed embeddings (BERT). scale_embedding: times
-    sqrt(D) (the original). scale_by_layer: GPT-2's ``scale_attn_by_inverse_layer_idx``. virtual_tokens:
-    learned rows for ids beyond the vocabulary (XLNet's query, prompts). dropout is used on embeddings and before
-    each residual sum, attention_dropout on the attention weights; embedding_dropout, where set, on the embeddings.
+    num_decoder_layers > 0 adds a second stack that attends to the first; the two share the token table, and each
+    has positions and norms of its own. max_positions is what can be read; a learned table has position_offset
+    rows more, before the first (RoBERTa, BART: 2). token_types: segment rows added to the embeddings.
+    embedding_norm: LayerNorm on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original).
+    scale_by_layer: GPT-2's ``scale_attn_by_inverse_layer_idx``. virtual_tokens: learned rows for ids beyond the
+    vocabulary (XLNet's query, prompts). dropout is used on embeddings and before each residual sum,
+    attention_dropout on the attention weights; embedding_dropout, where set, on the embeddings.
     """
 
     num_layers: int
@@ -45,6 +47,7 @@ class TransformerConfig:
     norm_order: Literal["pre", "post"] = "pre"
     positions: Kind = "learned"
     max_positions: int = 512
+    position_offset: int = 0
     num_decoder_layers: int = 0
     token_types: int = 0
     embedding_norm: bool = False
@@ -61,6 +64,10 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model {self.d_model} must be a multiple of num_heads {self.num_heads}")
+        if self.position_offset and self.positions != "learned":
+            raise ValueError(
+                f"position_offset shifts the rows of a learned table, not {self.positions} positions"
+            )
 
     def build(self, vocab: Vocabulary) -> Transformer:
         """A Transformer over ``vocab``; its weights are set by ``PretrainedModel.build`` or a load."""
@@ -83,12 +90,17 @@ class Transformer(nn.Module):
         self.embedding = Embedding(
             vocab, config.d_model, token_types=config.token_types, virtual_tokens=config.virtual_tokens
         )
-        self.positions = Positions(config.positions, config.max_positions, config.d_model)
-        self.embedding_norm = nn.LayerNorm(config.d_model, config.norm_eps) if config.embedding_norm else None
+        self.positions, self.embedding_norm = self._places()
         self.stack = Stack(config, config.num_layers, cross=False)
-        self.decoder = (
-            Stack(config, config.num_decoder_layers, cross=True) if config.num_decoder_layers else None
-        )
+        self.decoder: Stack | None = None
+        if config.num_decoder_layers:
+            self.decoder_positions, self.decoder_embedding_norm = self._places()
+            self.decoder = Stack(config, config.num_decoder_layers, cross=True)
+
+    def _places(self) -> tuple[Positions, nn.LayerNorm | None]:
+        c = self.config
+        positions = Positions(c.positions, c.max_positions, c.d_model, offset=c.position_offset)
+        return positions, nn.LayerNorm(c.d_model, c.norm_eps) if c.embedding_norm else None
 
     def forward(
         self,
@@ -124,14 +136,20 @@ class Transformer(nn.Module):
             )
             return Hidden(states[-1], layers=states, memory=kept)
         encoded = run(self.embed(inputs), inputs)[0][-1] if memory is None else None
+        places, norm = self.decoder_positions, self.decoder_embedding_norm
         states, kept = self.decoder(
-            self.embed(decoder_inputs), decoder_inputs, positions=self.positions, checkpointing=checkpointing,
-            memory=memory, use_memory=use_memory, wanted=wanted, encoder=(inputs, encoded),
+            self._embed(decoder_inputs, places, norm), decoder_inputs, positions=places,
+            checkpointing=checkpointing, memory=memory, use_memory=use_memory, wanted=wanted,
+            encoder=(inputs, encoded),
         )  # fmt: skip
         return Hidden(states[-1], encoder=encoded, layers=states, memory=kept)
 
     def embed(self, slots: Slots[Tensor]) -> Tensor:
-        """[R, L] -> [R, L, D]: tokens, segments and positions summed, normalised where the family does, dropped."""
+        """[R, L] -> [R, L, D]: what the first stack reads. Tokens, segments and positions are summed, normalised
+        where the family does, and dropped."""
+        return self._embed(slots, self.positions, self.embedding_norm)
+
+    def _embed(self, slots: Slots[Tensor], positions: Positions, norm: nn.LayerNorm | None) -> Tensor:
         c = self.config
         # On a GPU the question would wait for it; there the loader's window length is the guard.
         free = slots.position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -140,9 +158,9 @@ class Transformer(nn.Module):
         x = self.embedding(slots)
         if c.scale_embedding:
             x = x * math.sqrt(c.d_model)
-        x = x + self.positions.embed(slots.position_ids)
-        if self.embedding_norm is not None:
-            x = self.embedding_norm(x)
+        x = x + positions.embed(slots.position_ids)
+        if norm is not None:
+            x = norm(x)
         if c.norm_order == "post" and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # Post-norm states are normalised at every step, so they may flow in the precision of the matmuls;
             # a pre-norm stream grows with depth and stays in fp32.

@@ -160,6 +160,38 @@ def test_fixed_positions_are_computed_again_and_never_stored():
         model.backbone(collate([Example(Slots.causal(np.arange(7)))]).inputs)
 
 
+def test_an_offset_leaves_the_tables_first_rows_unread():
+    """RoBERTa's and BART's published tables: position p is row p + 2, and what can be read is as long as ever."""
+    plain = TransformerConfig(1, 8, 2, 8, max_positions=6)
+    shifted = TransformerConfig(1, 8, 2, 8, max_positions=6, position_offset=2)
+    one, two = (PretrainedModel.build(c, VOCAB, lambda b: {}, seed=0) for c in (plain, shifted))
+    state = one.state()
+    table = torch.cat([torch.full((2, 8), torch.nan), state["backbone.positions.weight"]])
+    two.load_state(state | {"backbone.positions.weight": table})
+    full = collate([Example(Slots.causal(np.arange(6)))]).inputs
+    assert torch.equal(one.eval().backbone(full).last, two.eval().backbone(full).last)
+    with pytest.raises(ValueError, match="max_positions 6"):
+        two.backbone(collate([Example(Slots.causal(np.arange(7)))]).inputs)
+    with pytest.raises(ValueError, match="position_offset"):
+        TransformerConfig(1, 8, 2, 8, positions="sinusoidal", position_offset=2)
+
+
+def test_each_stack_has_positions_and_norms_of_its_own():
+    config = TransformerConfig(1, 8, 2, 8, num_decoder_layers=1, embedding_norm=True, max_positions=6)
+    model = PretrainedModel.build(config, VOCAB, lambda b: {}, seed=0)
+    batch = collate([Example(Slots.bidirectional([3, 4, 5]), Slots.causal([3, 4, 5]))])
+    hidden = model.eval().backbone(batch.inputs, batch.decoder_inputs)
+    encoder, decoder = model.backbone.embed(batch.inputs), hidden.layers[0]
+    assert not torch.equal(encoder, decoder)
+    with torch.no_grad():
+        for part in ("positions", "embedding_norm"):
+            getattr(model.backbone, f"decoder_{part}").load_state_dict(
+                getattr(model.backbone, part).state_dict()
+            )
+    again = model.backbone(batch.inputs, batch.decoder_inputs)
+    assert torch.equal(encoder, again.layers[0])
+
+
 # embeddings
 
 
