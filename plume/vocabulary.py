@@ -11,6 +11,8 @@ class Vocabulary:
 
     ``size`` counts every id, special ones included. A special token that the tokenizer lacks is ``None``;
     ``require`` turns that into one sentence for the user. ``sentinels`` are T5's, in the order they are used.
+    ``counts``, an entry an id, says how often each occurred in the text that the tokenizer was trained on; it
+    is empty where that is not known.
     """
 
     size: int
@@ -22,6 +24,7 @@ class Vocabulary:
     sep: int | None = None
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
 
     @property
     def special(self) -> frozenset[int]:

@@ -48,7 +48,7 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     """A recipe that goes on where the published model stopped: its shape, its objective, plain training values."""
     from plume.objectives.classification import Classification
     from plume.runs import objective_of
-    from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece
+    from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece, Words
     from plume.text.windows import FullSentences, PackedStream, SegmentPairs
     from plume.training.settings import Adaptation, Pretraining, Training
 
@@ -56,7 +56,8 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     training = Training(steps=1, batch_size=32, lr=2e-5)
     if isinstance(objective, Classification):
         return Adaptation(objective=objective, model=imported.config, training=training)
-    kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters}
+    kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters,
+             "words": Words}  # fmt: skip
     windows = PackedStream(length) if imported.family == "gpt2" else FullSentences(length)
     pairs = "next_sentence" in imported.heads
     return Pretraining(

@@ -15,7 +15,7 @@ from plume.errors import UserError
 if TYPE_CHECKING:
     from plume.text.tokenizers import Tokenizer
 
-Kind = Literal["wordpiece", "bpe", "unigram", "characters"]
+Kind = Literal["wordpiece", "bpe", "unigram", "characters", "words"]
 
 
 def tokenizer(
@@ -33,7 +33,15 @@ def tokenizer(
         UserError: no text, a bad size, or ``out`` holds another tokenizer.
     """
     from plume.config.sentences import listed
-    from plume.text.tokenizers import ByteLevelBPE, Characters, Tokenizer, TokenizerConfig, Unigram, WordPiece
+    from plume.text.tokenizers import (
+        ByteLevelBPE,
+        Characters,
+        Tokenizer,
+        TokenizerConfig,
+        Unigram,
+        WordPiece,
+        Words,
+    )
 
     if vocab_size < 8:
         raise UserError(f"--vocab-size must leave room for text beside the special tokens, got {vocab_size}")
@@ -42,6 +50,7 @@ def tokenizer(
         "bpe": ByteLevelBPE(vocab_size),
         "unigram": Unigram(vocab_size),
         "characters": Characters(vocab_size),
+        "words": Words(vocab_size, lowercase=not cased),
     }
     if kind not in kinds:
         raise UserError(f"there is no tokenizer {kind!r}: choose {listed(list(kinds), 'or')}")
@@ -95,11 +104,11 @@ def command(
     out
         Folder to write the tokenizer to.
     kind
-        wordpiece (BERT), bpe (GPT-2: bytes), unigram (T5), characters.
+        wordpiece (BERT), bpe (GPT-2: bytes), unigram (T5), characters, words (n-grams and Word2Vec).
     vocab_size
         How many tokens it may have.
     cased
-        Keep capitals apart (wordpiece only; the others always do).
+        Keep capitals apart (wordpiece and words only; the others always do).
     """
     trained = tokenizer(data, out=out, kind=kind, vocab_size=vocab_size, cased=cased, text_column=text_column)
     result = {

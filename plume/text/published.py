@@ -118,7 +118,7 @@ def _kind(settings: dict[str, Any]) -> Kind:
         case "Unigram":
             return "unigram"
         case "WordLevel":
-            return "characters" if _single_characters(settings) else "wordpiece"
+            return "characters" if _single_characters(settings) else "words"
     return "bpe"
 
 

@@ -1,4 +1,4 @@
-"""The kinds of tokenizers, by what they were trained on: WordPiece, byte-level BPE, Unigram, characters.
+"""The kinds of tokenizers, by what they were trained on: WordPiece, byte-level BPE, Unigram, characters, words.
 
 A configuration is a frozen dataclass; ``train`` makes a ``Tokenizer`` (``plume.text.tokenizing``) of texts.
 Every kind has all special tokens (pad, unk, cls, sep, mask, bos, eos), so that every kind serves every objective.
@@ -23,6 +23,7 @@ from plume.text.splits import sample
 from plume.text.tokenizing import Encoding as Encoding
 from plume.text.tokenizing import Kind as Kind
 from plume.text.tokenizing import Tokenizer as Tokenizer
+from plume.text.words import cut
 from plume.vocabulary import Vocabulary
 
 _BRACKETS = {n: f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask", "bos", "eos")}
@@ -170,6 +171,55 @@ class Characters:
         return _finish(inner, "characters", _BRACKETS)
 
 
+@dataclass(frozen=True)
+class Words:
+    """One token a word (``plume.text.words``; Chinese by rjieba), the more frequent first; the others are unknown.
+
+    ``vocab_size`` at most, and none that occurs fewer than ``min_count`` times. Every word of the text is
+    counted, and the vocabulary keeps the counts (spec 02 section E.1).
+    """
+
+    vocab_size: int = 100_000
+    min_count: int = 1
+    lowercase: bool = True
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        room = self.vocab_size - len(_BRACKETS)
+        if room < 1 or self.min_count < 1:
+            raise UserError(
+                f"a vocabulary of words needs at least {len(_BRACKETS) + 1} tokens and a min_count of 1, "
+                f"not {self.vocab_size} and {self.min_count}"
+            )
+        counts: Counter[str] = Counter()
+        held: list[str] = []
+        size = 0
+        for text in texts:
+            held.append(text if valid(text) else clean(text))
+            size += len(text)
+            if size > 2**20:
+                counts.update(cut(held, lowercase=self.lowercase).words)
+                held, size = [], 0
+        counts.update(cut(held, lowercase=self.lowercase).words if held else ())
+        if not counts:
+            raise UserError(
+                "there is no text to train a tokenizer on: the data is empty, or its training part is"
+            )
+        kept = [w for w, n in counts.items() if n >= self.min_count and w not in _BRACKETS.values()]
+        if not kept:
+            raise UserError(
+                f"no word of the text occurs {self.min_count} times: lower tokenizer.min_count, or bring more text"
+            )
+        kept = sorted(kept, key=lambda w: (-counts[w], w))[:room]
+        names = [*_BRACKETS.values(), *kept]
+        inner = library.Tokenizer(
+            library.models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]")  # noqa: S106
+        )
+        inner.normalizer = library.normalizers.Lowercase() if self.lowercase else None
+        inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        inner.add_special_tokens(list(_BRACKETS.values()))
+        return _finish(inner, "words", _BRACKETS, tuple([0] * len(_BRACKETS) + [counts[w] for w in kept]))
+
+
 def _sample(texts: Iterable[str], characters: int) -> list[str]:
     kept = sample((t if t.isascii() or valid(t) else clean(t) for t in texts), characters)
     if not any(text and not text.isspace() for text in kept):
@@ -218,7 +268,9 @@ def _cut(inner: library.Tokenizer, text: str) -> list[str]:
     return [piece for piece, _ in inner.pre_tokenizer.pre_tokenize_str(inner.normalizer.normalize_str(text))]
 
 
-def _finish(inner: library.Tokenizer, kind: Kind, names: dict[str, str]) -> Tokenizer:
+def _finish(
+    inner: library.Tokenizer, kind: Kind, names: dict[str, str], counts: tuple[int, ...] = ()
+) -> Tokenizer:
     cls, sep = names["cls"], names["sep"]
     inner.post_processor = library.processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -232,7 +284,7 @@ def _finish(inner: library.Tokenizer, kind: Kind, names: dict[str, str]) -> Toke
         Vocabulary(
             size=inner.get_vocab_size(with_added_tokens=True),
             pad=ids["pad"], bos=ids["bos"], eos=ids["eos"], unk=ids["unk"], cls=ids["cls"], sep=ids["sep"],
-            mask=ids["mask"],
+            mask=ids["mask"], counts=counts,
         ),
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A tokenizer with the same face for all kinds: saved, loaded, imported. The ``tokenizers`` library does the work.
 
 Kinds: "wordpiece" (BERT's, Chinese character by character), "bpe" (byte-level, any string comes back exactly),
-"unigram" (SentencePiece's) and "characters". Encoding adds no special tokens: windows and objectives do that.
+"unigram" (SentencePiece's), "characters" and "words". Encoding adds no special tokens: windows and objectives do that.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from plume.text.detokenizing import (
 from plume.text.encoding import Array, Flat
 from plume.text.marks import SENTENCE
 from plume.text.readers import clean, valid
+from plume.text.words import WordsEncoder
 from plume.vocabulary import Vocabulary
 
-Kind = Literal["wordpiece", "bpe", "unigram", "characters"]
+Kind = Literal["wordpiece", "bpe", "unigram", "characters", "words"]
 
 # The library warns of every fork once it has used threads, unless the choice was made; a forked child has no
 # threads and must not wait for them.
@@ -82,7 +83,8 @@ class Tokenizer:
         try:
             card = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
             inner = library.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            fields = card["vocabulary"] | {"sentinels": tuple(card["vocabulary"].get("sentinels", ()))}
+            fields = dict(card["vocabulary"])
+            fields |= {name: tuple(fields.get(name, ())) for name in ("sentinels", "counts")}
             if card["format"] > FORMAT:
                 raise UserError(
                     f"{folder} was written by a newer version of plume (format {card['format']}): update it"
@@ -107,7 +109,7 @@ class Tokenizer:
         A folder that is not there yet appears whole or not at all.
         """
         folder = Path(folder)
-        card = {"format": FORMAT, "kind": self.kind, "vocabulary": asdict(self.vocabulary)}
+        card = {"format": FORMAT, "kind": self.kind, "vocabulary": _card(self.vocabulary)}
         files = {
             "tokenizer.json": self._inner.to_str(pretty=True),
             "vocabulary.json": json.dumps(card, indent=1) + "\n",
@@ -147,7 +149,7 @@ class Tokenizer:
             scores = [[piece, f"{score:.6g}"] for piece, score in settings["model"]["vocab"]]
             settings["model"] = settings["model"] | {"vocab": scores}
         model = json.dumps(settings, sort_keys=True)
-        card = json.dumps([self.kind, asdict(self.vocabulary)], sort_keys=True)
+        card = json.dumps([self.kind, _card(self.vocabulary)], sort_keys=True)
         return hashlib.sha256((model + card).encode()).hexdigest()
 
     # From text to ids
@@ -209,6 +211,10 @@ class Tokenizer:
                 return encoding.CharacterEncoder(
                     {p: n for n, p in enumerate(self._pieces) if len(p) == 1}, self.vocabulary.unk or 0
                 )
+            if self.kind == "words":
+                lower = self._settings["normalizer"] is not None
+                ids = {p: n for n, p in enumerate(self._pieces) if n not in self.vocabulary.special}
+                return WordsEncoder(ids, self.vocabulary.unk or 0, lowercase=lower)
             if _is_bert(self._settings):
                 prefix = model["continuing_subword_prefix"]
                 return encoding.WordPieceEncoder(
@@ -247,6 +253,8 @@ class Tokenizer:
             return BytePieces(self._bytes, silent, strip_first=self._family == "metaspace")
         if self._family == "wordpiece":
             return WordPieces(self._pieces, silent, self._settings["model"]["continuing_subword_prefix"])
+        if self._family == "words":
+            return WordPieces(self._pieces, silent, prefix="\x00")
         return ByLibrary(lambda ids: self._inner.decode(ids, skip_special_tokens=True))
 
     def token_bytes(self, id: int) -> bytes | None:
@@ -287,8 +295,8 @@ class Tokenizer:
 
     @cached_property
     def _family(self) -> str:
-        if self.kind == "characters":
-            return "characters"
+        if self.kind in ("characters", "words"):
+            return self.kind
         if self._settings["model"]["type"] == "WordPiece":
             return "wordpiece"
         names = {part["type"] for key in ("pre_tokenizer", "decoder") for part in _parts(self._settings[key])}
@@ -316,6 +324,12 @@ def _halves(text: str, word: str) -> list[str]:
         out[-1] += word[0]
         out.append(word[1:] + piece)
     return out
+
+
+def _card(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The vocabulary as JSON; counts only where there are some, so that older fingerprints stay what they were."""
+    card = asdict(vocabulary)
+    return card if card["counts"] else {name: value for name, value in card.items() if name != "counts"}
 
 
 def _parts(section: dict[str, Any] | None) -> list[dict[str, Any]]:
