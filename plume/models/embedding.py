@@ -11,11 +11,16 @@ from plume.vocabulary import Vocabulary
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` whose initial standard deviation is ``init_scale`` times the model's."""
+    """``nn.Linear`` whose initial standard deviation is ``init_scale`` times the model's.
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, init_scale: float = 1.0) -> None:
+    Several scales belong to as many equal blocks of outputs (queries, keys and values made by one matmul).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = True, init_scale: float | tuple[float, ...] = 1.0
+    ) -> None:
         super().__init__(inputs, outputs, bias)
-        self.init_scale = init_scale
+        self.init_scale = init_scale if isinstance(init_scale, tuple) else (init_scale,)
 
 
 class Embedding(nn.Module):

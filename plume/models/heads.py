@@ -61,12 +61,16 @@ class Head(nn.Module):
 class TokenHead(Head):
     """Which token belongs here: h E^T, E the backbone's own token table (spec 06 section 3, spec 14 section 2).
 
-    ``transform`` adds BERT's dense layer, activation and LayerNorm before it, ``bias`` a value a token.
+    ``transform`` adds BERT's dense layer, activation and LayerNorm before it, ``bias`` a value a token. The backbone
+    says whether E is its own table or one of the head's, and what h is multiplied by first (T5, spec 18 section 2).
     """
 
     def __init__(self, backbone: Backbone, *, transform: bool = False, bias: bool = False) -> None:
         super().__init__()
-        self._table = (backbone.embedding,)  # in a tuple, so that it is not a second copy in the state
+        # In a tuple, so that it is not a second copy in the state.
+        self._table = (backbone.embedding if backbone.tie_head else None,)
+        self.table = None if backbone.tie_head else nn.Parameter(torch.empty_like(backbone.embedding.weight))
+        self.scale = backbone.head_scale
         self.activation = backbone.activation
         d = backbone.d_model
         self.dense = nn.Linear(d, d) if transform else None
@@ -75,15 +79,18 @@ class TokenHead(Head):
 
     @property
     def weight(self) -> Tensor:
-        """The backbone's token table [V, D]."""
-        return self._table[0].weight
+        """The token table [V, D] that hidden states are compared with."""
+        shared = self._table[0]
+        if shared is not None:
+            return shared.weight
+        assert self.table is not None
+        return self.table
 
     def transform(self, hidden: Tensor) -> Tensor:
         """What the table is compared with, [..., D]."""
-        if self.dense is None or self.norm is None:
-            return hidden
-        states: Tensor = self.norm(activate(self.dense(hidden), self.activation))
-        return states
+        if self.dense is not None and self.norm is not None:
+            hidden = self.norm(activate(self.dense(hidden), self.activation))
+        return hidden if self.scale == 1 else hidden * self.scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""

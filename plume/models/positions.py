@@ -1,4 +1,4 @@
-"""How a Transformer knows where a slot stands (spec 05 section 3).
+"""How a stack of a Transformer knows where a slot stands (spec 05 section 3).
 
 Two places are open to every kind: ``embed`` adds to the embeddings, and ``prepare``, called once a stack,
 returns what each layer does to its queries and keys (rotary) and to its scores (T5, XLNet, ALiBi).
@@ -6,14 +6,16 @@ returns what each layer does to its queries and keys (rotary) and to its scores 
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plume.slots import Slots
 
-Kind = Literal["learned", "sinusoidal", "sinusoidal_concat"]
+Kind = Literal["learned", "sinusoidal", "sinusoidal_concat", "buckets"]
 
 
 class Relate(Protocol):
@@ -25,7 +27,27 @@ class Relate(Protocol):
 
 
 class Positions(nn.Module):
-    """Absolute positions added to the embeddings: a learned table or sinusoids of ``max_positions`` rows.
+    """Where the slots of one stack stand. ``limit``: positions from there on cannot be told; ``None``: all can.
+
+    A subclass overrides what it does; this one does nothing.
+    """
+
+    limit: int | None = None
+
+    def fill(self) -> None:
+        """Compute what is not learned; a model built on the meta device calls it once it has memory."""
+
+    def embed(self, position_ids: Tensor) -> Tensor | None:
+        """What is added to the embeddings: [R, L] -> [R, L, D]."""
+        return None
+
+    def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate | None:
+        """What each layer does with its queries and keys."""
+        return None
+
+
+class Absolute(Positions):
+    """Added to the embeddings: a learned table, or sinusoids, of ``max_positions`` rows.
 
     ``offset`` rows come before the first position's and are never read: RoBERTa's and BART's published tables
     hold two (spec 07, 19).
@@ -36,7 +58,7 @@ class Positions(nn.Module):
     def __init__(self, kind: Kind, max_positions: int, d_model: int, *, offset: int = 0) -> None:
         super().__init__()
         self.kind = kind
-        self.max_positions = max_positions
+        self.limit = max_positions
         self.offset = offset
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(max_positions + offset, d_model))
@@ -45,19 +67,57 @@ class Positions(nn.Module):
             self.fill()
 
     def fill(self) -> None:
-        """Compute the sinusoids; a model built on the meta device calls it once it has memory."""
         if self.kind != "learned" and self.weight.device.type != "meta":
             count, d_model = self.weight.shape
             self.weight.copy_(sinusoids(count, d_model, concat=self.kind == "sinusoidal_concat"))
 
     def embed(self, position_ids: Tensor) -> Tensor:
-        """[R, L] -> [R, L, D]."""
         rows = position_ids + self.offset if self.offset else position_ids
-        return nn.functional.embedding(rows, self.weight)
+        return F.embedding(rows, self.weight)
 
-    def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate | None:
-        """``None``: these kinds leave the layers alone."""
-        return None
+
+class Buckets(Positions):
+    """T5's: a learned value a head for each bucket of distances, added to the scores (spec 18 section 2.1).
+
+    One table serves all layers of a stack. Up to half of the buckets are one distance each, the others grow
+    until ``max_distance``; what lies further shares the last. ``causal`` stacks spend none on what is to come.
+    """
+
+    def __init__(self, num_heads: int, *, num_buckets: int, max_distance: int, causal: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_buckets, num_heads))
+        self.max_distance = max_distance
+        self.causal = causal
+
+    def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate:
+        distances = keys.position_ids[:, None, :] - queries.position_ids[:, :, None]
+        if len(distances) > 1 and bool((distances == distances[:1]).all()):
+            distances = distances[:1]  # every row is numbered alike: one bias serves them all
+        numbers = buckets(
+            distances, causal=self.causal, num_buckets=len(self.weight), max_distance=self.max_distance
+        )
+        bias = F.embedding(numbers, self.weight).permute(0, 3, 1, 2)
+
+        def relate(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return q, k, bias
+
+        return relate
+
+
+def buckets(distances: Tensor, *, causal: bool, num_buckets: int = 32, max_distance: int = 128) -> Tensor:
+    """The bucket of each distance (key position - query position), int64 (spec 18 section 2.1).
+
+    >>> buckets(torch.tensor([-128, -8, 0, 1, 8]), causal=False).tolist()
+    [15, 8, 0, 17, 24]
+    """
+    count = num_buckets if causal else num_buckets // 2
+    behind = (-distances).clamp(min=0) if causal else distances.abs()
+    exact = count // 2
+    # In fp32, as the reference: in fp64 some border would move by one.
+    ratio = torch.log(behind.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    wide = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
+    found = torch.where(behind < exact, behind, wide)
+    return found if causal else found + count * (distances > 0)
 
 
 def sinusoids(count: int, d_model: int, *, concat: bool = False) -> Tensor:

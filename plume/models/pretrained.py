@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from safetensors import SafetensorError
@@ -16,10 +16,13 @@ from plume.errors import UserError
 from plume.models.activations import Activation
 from plume.models.embedding import Embedding, Linear
 from plume.models.heads import Head, PooledHead, Reads
-from plume.models.positions import Positions
+from plume.models.norms import RMSNorm
+from plume.models.positions import Buckets, Positions
 from plume.seeding import key
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
+
+Init = Literal["normal", "fan_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ class Backbone(Protocol):
     d_model: int
     activation: Activation
     norm_eps: float
+    init: Init  # matrices: of init_std, or of init_std / sqrt(inputs); tables always of init_std
     init_std: float
+    tie_head: bool  # whether token heads read the token table, or have one of their own
+    head_scale: float  # what hidden states are multiplied by before they meet that table
     packs: bool  # whether several examples may share a row
     activation_checkpointing: bool  # recompute each layer in the backward pass
 
@@ -214,31 +220,44 @@ class PretrainedModel(nn.Module):
     def initialise(self, seed: int) -> None:
         """Set every parameter from a generator keyed by (seed, its name), so that no order matters.
 
-        Matrices are normal with the backbone's ``init_std`` (times their module's ``init_scale``), biases 0,
-        gains 1, recurrent cells uniform in +-1/sqrt(D) as torch's, the padding row 0 where the family
-        says so (spec 06 section 3, spec 14 section 2.1).
+        Matrices are normal with the backbone's ``init_std`` (times their module's ``init_scale``; with ``init``
+        "fan_in" over the square root of their inputs, T5's), biases 0, gains 1, recurrent cells uniform in
+        +-1/sqrt(D) as torch's, the padding row 0 where the family says so (spec 06 section 3, spec 14
+        section 2.1, spec 18 section 2.2).
         """
-        std = self.backbone.init_std
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         for module in self.modules():
             for own, parameter in module.named_parameters(recurse=False):
                 name = names[id(parameter)]
                 generator = torch.Generator().manual_seed(key(seed, "init", *name.encode()))
                 drawn = torch.empty(parameter.shape)
-                if isinstance(module, nn.LayerNorm):
+                if isinstance(module, nn.LayerNorm | RMSNorm):
                     drawn.fill_(1.0 if own == "weight" else 0.0)
                 elif isinstance(module, nn.RNNBase):
                     drawn.uniform_(-(module.hidden_size**-0.5), module.hidden_size**-0.5, generator=generator)
                 elif parameter.ndim < 2:
                     drawn.zero_()
                 else:
-                    scale = module.init_scale if isinstance(module, Linear) else 1.0
-                    drawn.normal_(0.0, std * scale, generator=generator)
+                    stds = self._initial_stds(module)
+                    # Blocks that are alike are drawn at once.
+                    for block, std in zip(drawn.chunk(len(stds)), stds, strict=True):
+                        block.normal_(0.0, std, generator=generator)
                 parameter.copy_(drawn)
             if isinstance(module, Embedding) and module.pad is not None:
                 module.weight[module.pad] = 0
             if isinstance(module, Positions):
                 module.fill()
+
+    def _initial_stds(self, module: nn.Module) -> tuple[float, ...]:
+        """The standard deviation of each block of a module's matrix."""
+        std: float = self.backbone.init_std
+        fan_in = self.backbone.init == "fan_in"
+        if isinstance(module, Buckets) and fan_in:
+            return (std * self.backbone.d_model**-0.5,)
+        if isinstance(module, nn.Linear) and fan_in:
+            std *= module.in_features**-0.5
+        scales = module.init_scale if isinstance(module, Linear) else (1.0,)
+        return (std * scales[0],) if len(set(scales)) == 1 else tuple(std * scale for scale in scales)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

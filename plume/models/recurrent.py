@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from plume.models.activations import Activation
 from plume.models.dropout import dropout
 from plume.models.embedding import Embedding
-from plume.models.pretrained import Hidden
+from plume.models.pretrained import Hidden, Init
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
@@ -55,7 +55,9 @@ class Recurrent(nn.Module):
         self.d_model = config.d_model
         self.activation: Activation = "relu"
         self.norm_eps = 1e-5
+        self.init: Init = "normal"
         self.init_std = config.init_std
+        self.tie_head, self.head_scale = True, 1.0
         self.activation_checkpointing = False
         self.embedding = Embedding(vocab, config.d_model)
         make = _CELLS[config.cell]

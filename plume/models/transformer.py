@@ -1,6 +1,6 @@
-"""One Transformer: one stack, or two with cross-attention; who sees whom comes with the slots (spec 05, 06, 14).
+"""One Transformer: one stack, or two with cross-attention; who sees whom comes with the slots (spec 05, 06, 14, 18).
 
-Shapes: R rows, L slots, D = d_model, H heads, d = D / H.
+Shapes: R rows, L slots, D = d_model, H heads, d = d_head.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from plume.models.attention import Sight, attend, attend_merged, look
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
 from plume.models.memory import Growing, follow
-from plume.models.positions import Kind, Positions, Relate
-from plume.models.pretrained import Hidden
+from plume.models.norms import Norm, RMSNorm
+from plume.models.norms import norm as new_norm
+from plume.models.positions import Absolute, Buckets, Kind, Positions, Relate
+from plume.models.pretrained import Hidden, Init
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
@@ -33,11 +35,21 @@ class TransformerConfig:
     norm_order: "post" is the original and BERT, "pre" is GPT-2 (then one more norm ends each stack).
     num_decoder_layers > 0 adds a second stack that attends to the first; the two share the token table, and each
     has positions and norms of its own. max_positions is what can be read; a learned table has position_offset
-    rows more, before the first (RoBERTa, BART: 2). token_types: segment rows added to the embeddings.
-    embedding_norm: LayerNorm on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original).
-    scale_by_layer: GPT-2's ``scale_attn_by_inverse_layer_idx``. virtual_tokens: learned rows for ids beyond the
-    vocabulary (XLNet's query, prompts). dropout is used on embeddings and before each residual sum,
-    attention_dropout on the attention weights; embedding_dropout, where set, on the embeddings.
+    rows more, before the first (RoBERTa, BART: 2); positions="buckets" are T5's relative ones, ``num_buckets`` up
+    to ``max_distance``, and have no end. token_types: segment rows added to the embeddings. embedding_norm: a norm
+    on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original). scale_by_layer: GPT-2's
+    ``scale_attn_by_inverse_layer_idx``; scale_attention=False: scores are not divided by sqrt(d_head) (T5).
+    virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). norm: "rms" is T5's.
+    bias=False: no linear map and no norm adds anything. d_head: None is D / H. gated: the feed-forward multiplies
+    one activated matrix by another (GEGLU).
+
+    dropout is used on embeddings and before each residual sum, attention_dropout on the attention weights;
+    embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout after
+    the norm that ends a stack.
+
+    init="fan_in" divides init_std by the square root of a matrix's inputs, and a query's by sqrt(d_head) too, which
+    is where T5 keeps what it leaves out of the scores. tie_head=False gives every token head a table of its own;
+    scale_head multiplies by 1 / sqrt(D) what meets the table.
     """
 
     num_layers: int
@@ -60,14 +72,38 @@ class TransformerConfig:
     scale_by_layer: bool = False
     virtual_tokens: int = 0
     init_std: float = 0.02
+    norm: Norm = "layer"
+    bias: bool = True
+    d_head: int | None = None
+    gated: bool = False
+    scale_attention: bool = True
+    num_buckets: int = 32
+    max_distance: int = 128
+    activation_dropout: float = 0.0
+    final_dropout: float = 0.0
+    init: Init = "normal"
+    tie_head: bool = True
+    scale_head: bool = False
 
     def __post_init__(self) -> None:
-        if self.d_model % self.num_heads:
+        if self.d_head is None and self.d_model % self.num_heads:
             raise ValueError(f"d_model {self.d_model} must be a multiple of num_heads {self.num_heads}")
         if self.position_offset and self.positions != "learned":
             raise ValueError(
                 f"position_offset shifts the rows of a learned table, not {self.positions} positions"
             )
+        if self.positions == "buckets" and (
+            self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2
+        ):
+            raise ValueError(
+                f"num_buckets must be at least 4 and max_distance more than half as many, got "
+                f"{self.num_buckets} and {self.max_distance}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """d_head, or what d_model leaves to each head."""
+        return self.d_model // self.num_heads if self.d_head is None else self.d_head
 
     def build(self, vocab: Vocabulary) -> Transformer:
         """A Transformer over ``vocab``; its weights are set by ``PretrainedModel.build`` or a load."""
@@ -85,22 +121,31 @@ class Transformer(nn.Module):
         self.d_model = config.d_model
         self.activation: Activation = config.activation
         self.norm_eps = config.norm_eps
+        self.init: Init = config.init
         self.init_std = config.init_std
+        self.tie_head = config.tie_head
+        self.head_scale = config.d_model**-0.5 if config.scale_head else 1.0
         self.activation_checkpointing = False
         self.embedding = Embedding(
             vocab, config.d_model, token_types=config.token_types, virtual_tokens=config.virtual_tokens
         )
-        self.positions, self.embedding_norm = self._places()
+        self.positions, self.embedding_norm = self._places(causal=False)
         self.stack = Stack(config, config.num_layers, cross=False)
         self.decoder: Stack | None = None
         if config.num_decoder_layers:
-            self.decoder_positions, self.decoder_embedding_norm = self._places()
+            self.decoder_positions, self.decoder_embedding_norm = self._places(causal=True)
             self.decoder = Stack(config, config.num_decoder_layers, cross=True)
 
-    def _places(self) -> tuple[Positions, nn.LayerNorm | None]:
+    def _places(self, *, causal: bool) -> tuple[Positions, nn.LayerNorm | RMSNorm | None]:
         c = self.config
-        positions = Positions(c.positions, c.max_positions, c.d_model, offset=c.position_offset)
-        return positions, nn.LayerNorm(c.d_model, c.norm_eps) if c.embedding_norm else None
+        positions: Positions
+        if c.positions == "buckets":
+            positions = Buckets(
+                c.num_heads, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=causal
+            )
+        else:
+            positions = Absolute(c.positions, c.max_positions, c.d_model, offset=c.position_offset)
+        return positions, _norm(c) if c.embedding_norm else None
 
     def forward(
         self,
@@ -131,9 +176,8 @@ class Transformer(nn.Module):
         checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         run = partial(self.stack, positions=self.positions, checkpointing=checkpointing)
         if self.decoder is None or decoder_inputs is None:
-            states, kept = run(
-                self.embed(inputs), inputs, memory=memory, use_memory=use_memory, wanted=wanted
-            )
+            x = self.embed(inputs)
+            states, kept = run(x, inputs, memory=memory, use_memory=use_memory, wanted=wanted)
             return Hidden(states[-1], layers=states, memory=kept)
         encoded = run(self.embed(inputs), inputs)[0][-1] if memory is None else None
         places, norm = self.decoder_positions, self.decoder_embedding_norm
@@ -149,16 +193,21 @@ class Transformer(nn.Module):
         where the family does, and dropped."""
         return self._embed(slots, self.positions, self.embedding_norm)
 
-    def _embed(self, slots: Slots[Tensor], positions: Positions, norm: nn.LayerNorm | None) -> Tensor:
+    def _embed(
+        self, slots: Slots[Tensor], positions: Positions, norm: nn.LayerNorm | RMSNorm | None
+    ) -> Tensor:
         c = self.config
         # On a GPU the question would wait for it; there the loader's window length is the guard.
         free = slots.position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
-        if free and (last := int(slots.position_ids.max())) >= c.max_positions:
-            raise ValueError(f"position {last} lies beyond the model's max_positions {c.max_positions}")
+        limit = positions.limit if free else None
+        if limit is not None and (last := int(slots.position_ids.max())) >= limit:
+            raise ValueError(f"position {last} lies beyond the model's max_positions {limit}")
         x = self.embedding(slots)
         if c.scale_embedding:
             x = x * math.sqrt(c.d_model)
-        x = x + positions.embed(slots.position_ids)
+        places = positions.embed(slots.position_ids)
+        if places is not None:
+            x = x + places
         if norm is not None:
             x = norm(x)
         if c.norm_order == "post" and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -189,7 +238,7 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(Layer(config, i, num_layers, cross=cross) for i in range(num_layers))
-        self.norm = nn.LayerNorm(config.d_model, config.norm_eps) if config.norm_order == "pre" else None
+        self.norm = _norm(config) if config.norm_order == "pre" else None
 
     def forward(
         self,
@@ -231,7 +280,7 @@ class Stack(nn.Module):
             x = run(x, view, memorise, answer, only)
             states.append(x)
         if self.norm is not None:
-            x = self.norm(x)
+            x = dropout(self.norm(x), self.config.final_dropout, self.training)
         if x.ndim == 2 and wanted is not None:
             x = x.new_zeros(rows.numel(), x.shape[1]).index_copy(0, wanted, x).view(*rows, -1)
         states[-1] = x
@@ -260,22 +309,27 @@ class Layer(nn.Module):
     def __init__(self, config: TransformerConfig, index: int, num_layers: int, *, cross: bool) -> None:
         super().__init__()
         d, self.config = config.d_model, config
+        inner = config.num_heads * config.head_width
+        linear = partial(Linear, bias=config.bias)
         # GPT-2: 2 * num_layers sums would make a pre-norm stream grow without this (spec 14 section 2.1).
-        residual = (2 * num_layers) ** -0.5 if config.norm_order == "pre" else 1.0
-        self.scale = (d // config.num_heads) ** -0.5
+        grows = config.norm_order == "pre" and config.init == "normal"
+        residual = (2 * num_layers) ** -0.5 if grows else 1.0
+        query = config.head_width**-0.5 if config.init == "fan_in" else 1.0
+        self.scale = config.head_width**-0.5 if config.scale_attention else 1.0
         if config.scale_by_layer:
             self.scale /= index + 1
-        self.attention_norm = nn.LayerNorm(d, config.norm_eps)
-        self.qkv = Linear(d, 3 * d)
-        self.attention_out = Linear(d, d, init_scale=residual)
-        self.cross_norm = nn.LayerNorm(d, config.norm_eps) if cross else None
+        self.attention_norm = _norm(config)
+        self.qkv = linear(d, 3 * inner, init_scale=(query, 1.0, 1.0))
+        self.attention_out = linear(inner, d, init_scale=residual)
+        self.cross_norm = _norm(config) if cross else None
         if cross:
-            self.cross_q = Linear(d, d)
-            self.cross_kv = Linear(d, 2 * d)
-            self.cross_out = Linear(d, d, init_scale=residual)
-        self.up_norm = nn.LayerNorm(d, config.norm_eps)
-        self.up = Linear(d, config.d_ff)
-        self.down = Linear(config.d_ff, d, init_scale=residual)
+            self.cross_q = linear(d, inner, init_scale=query)
+            self.cross_kv = linear(d, 2 * inner)
+            self.cross_out = linear(inner, d, init_scale=residual)
+        self.up_norm = _norm(config)
+        self.gate = linear(d, config.d_ff) if config.gated else None
+        self.up = linear(d, config.d_ff)
+        self.down = linear(config.d_ff, d, init_scale=residual)
 
     def forward(
         self,
@@ -302,8 +356,7 @@ class Layer(nn.Module):
                 x, y = _pick(x, wanted), _pick(y, wanted)
             x = self._add(x, self.cross_out(y))
             x = x if pre else self.cross_norm(x)
-        y = self.down(activate(self.up(self.up_norm(x) if pre else x), self.config.activation))
-        x = self._add(x, y)
+        x = self._add(x, self._feed_forward(self.up_norm(x) if pre else x))
         return x if pre else self.up_norm(x)
 
     def answers(self, encoded: Tensor) -> Tensor:
@@ -335,8 +388,20 @@ class Layer(nn.Module):
             .flatten(2)
         )
 
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            y = activate(self.up(x), self.config.activation)
+        else:
+            y = activate(self.gate(x), self.config.activation) * self.up(x)
+        fed: Tensor = self.down(dropout(y, self.config.activation_dropout, self.training))
+        return fed
+
     def _add(self, residual: Tensor, x: Tensor) -> Tensor:
         return add_dropped(residual, x, self.config.dropout, self.training)
+
+
+def _norm(config: TransformerConfig) -> nn.LayerNorm | RMSNorm:
+    return new_norm(config.norm, config.d_model, config.norm_eps, bias=config.bias)
 
 
 def _pick(x: Tensor, wanted: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from plume.slots import Batch
 class Flops:
     """Matrix elements that every slot of the first and second stack passes, those of each head, attention's width.
 
-    ``widths`` are layers x D of the first and the second stack. ``both_ways`` is 3 where the backbone trains,
-    1 where it only reads.
+    ``widths`` are layers x heads x d_head of the first and the second stack. ``both_ways`` is 3 where the
+    backbone trains, 1 where it only reads.
     """
 
     matrices: tuple[int, int]
@@ -43,7 +43,8 @@ class Flops:
         both_ways = 3 if any(p.requires_grad for p in backbone.parameters()) else 1
         if not isinstance(backbone, Transformer):
             return cls((_matrices(backbone), 0), heads, both_ways=both_ways)
-        first, second, width = backbone.stack, backbone.decoder, backbone.d_model
+        first, second = backbone.stack, backbone.decoder
+        width = backbone.config.num_heads * backbone.config.head_width
         if second is None:
             return cls((_matrices(first), 0), heads, (len(first.layers) * width, 0), both_ways)
         # Cross-attention's keys and values are computed from the first stack's slots.

@@ -351,3 +351,72 @@ def test_the_last_layer_may_answer_for_wanted_slots_alone(order, layers):
         torch.testing.assert_close(mine, full, rtol=0, atol=1e-9)
     many = backbone(batch.inputs, batch.decoder_inputs, wanted=torch.arange(8))  # not worth it: all are there
     torch.testing.assert_close(many.last, backbone(batch.inputs, batch.decoder_inputs).last, rtol=0, atol=0)
+
+
+T5 = {"positions": "buckets", "norm": "rms", "bias": False, "gated": True, "scale_attention": False, "d_head": 3,
+          "num_buckets": 8, "max_distance": 9}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_relative_positions_four_ways(monkeypatch, packed, layers):
+    """Dense by hand = SDPA = whole = one at a time with the cache; forward and backward, packed and padded."""
+    backbone = model(num_decoder_layers=layers, **T5)
+    rng = np.random.default_rng(7)
+    pairs = [(rng.integers(1, 20, a), rng.integers(1, 20, b)) for a, b in ((16, 15), (2, 3), (5, 2), (9, 1))]
+    made = [
+        Example(Slots.bidirectional(a), Slots.causal(b)) if layers else Example(Slots.causal(b))
+        for a, b in pairs
+    ]
+    batch = collate(made, packed=packed)
+    asked = batch.decoder_inputs or batch.inputs
+    real = asked.document_ids >= 0
+    weights = torch.randn(int(real.sum()), 8, dtype=torch.float64)
+
+    def run():
+        last = backbone(batch.inputs, batch.decoder_inputs).last[real]
+        return last.detach(), torch.autograd.grad((last * weights).sum(), list(backbone.parameters()))
+
+    def dense(q, k, v, sight, *, scale, bias=None, rate=0.0):
+        scores = q @ k.transpose(-1, -2) * scale
+        scores = scores if bias is None else scores + bias
+        mask = sight.mask if sight.mask is not None else torch.ones(scores.shape[-2:], dtype=torch.bool)
+        if sight.causal:
+            mask = mask.tril()
+        return (scores - 1e9 * ~mask).softmax(-1) @ v
+
+    def sdpa(q, k, v, sight, *, scale, bias=None, rate=0.0):
+        mask = (
+            sight.mask if sight.mask is not None else torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
+        )
+        if sight.causal:
+            mask = mask.tril()
+        extra = torch.zeros(()).masked_fill(~mask, -1e9).double()
+        return F.scaled_dot_product_attention(q, k, v, extra + (0 if bias is None else bias), scale=scale)
+
+    states, grads = run()
+    names = [n for n, _ in backbone.named_parameters()]
+    for kernel in (dense, sdpa):
+        with monkeypatch.context() as patch:
+            patch.setattr("plume.models.transformer.attend", kernel)
+            theirs, their_grads = run()
+        torch.testing.assert_close(states, theirs, rtol=0, atol=1e-10)
+        for name, a, b in zip(names, grads, their_grads, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    assert all(g.any() for n, g in zip(names, grads, strict=True) if "positions" in n)
+
+    for number, example in enumerate(made):
+        alone = collate([example])
+        slots = alone.decoder_inputs or alone.inputs
+        memory, steps = None, []
+        for t in range(len(slots)):
+            new = part(slots, t, t + 1)
+            with torch.no_grad():
+                if layers:
+                    step = backbone(alone.inputs, new, memory=memory, use_memory=True)
+                else:
+                    step = backbone(new, memory=memory, use_memory=True)
+            steps.append(step.last[0])
+            memory = step.memory
+        at = asked.example_ids[real] == number
+        torch.testing.assert_close(torch.cat(steps), states[at], rtol=0, atol=1e-10)

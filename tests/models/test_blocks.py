@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -17,7 +18,8 @@ from plume.models.activations import activate
 from plume.models.dropout import add_dropped, dropout, gain, kept, random_bytes, threshold
 from plume.models.embedding import Embedding
 from plume.models.heads import PooledHead, TokenHead
-from plume.models.positions import Positions, sinusoids
+from plume.models.norms import RMSNorm
+from plume.models.positions import Absolute, Buckets, buckets, sinusoids
 from plume.models.pretrained import PretrainedModel
 from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
@@ -150,12 +152,73 @@ def test_sinusoids_are_the_papers():
         sinusoids(2, 3)
 
 
+def table(runs):
+    return {d: number for number, (first, last) in enumerate(runs) for d in range(first, last + 1)}
+
+
+def test_buckets_are_t5s_tables():
+    """Spec 18 section 2.1, every distance up to 400 in both directions, and the goldens of spec 05."""
+    wide = [(8, 11), (12, 15), (16, 22), (23, 31), (32, 45), (46, 63), (64, 90), (91, 400)]
+    both = table([*((d, d) for d in range(8)), *wide])
+    far = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113, 401]
+    back = table([*((d, d) for d in range(16)), *((a, b - 1) for a, b in itertools.pairwise(far))])
+    distances = torch.arange(-400, 401)
+    assert buckets(distances, causal=False).tolist() == [
+        both[abs(d)] + 16 * (d > 0) for d in range(-400, 401)
+    ]
+    assert buckets(distances, causal=True).tolist() == [back[max(-d, 0)] for d in range(-400, 401)]
+    golden = torch.tensor(
+        [-200, -128, -64, -20, -16, -15, -11, -8, -7, -1, 0, 1, 7, 8, 12, 16, 23, 32, 64, 91, 128]
+    )
+    right = [15, 15, 14, 10, 10, 9, 8, 8, 7, 1, 0, 17, 23, 24, 25, 26, 27, 28, 30, 31, 31]
+    assert buckets(golden, causal=False).tolist() == right
+
+
+def test_root_mean_square_norm_keeps_the_mean_and_counts_in_fp32():
+    norm = RMSNorm(4, 1e-6).double()
+    torch.nn.init.constant_(norm.weight, 2.0)
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    torch.testing.assert_close(norm(x), 2 * x / 7.5**0.5, rtol=1e-6, atol=0)
+    assert norm(x).dtype == torch.float64 and norm.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    tiny = torch.full((1, 4), 1e-4, dtype=torch.float16)  # its square is 0 in fp16
+    torch.testing.assert_close(
+        norm.half()(tiny), torch.full((1, 4), 2 * 0.0995, dtype=torch.float16), rtol=1e-2, atol=0
+    )
+
+
+def test_the_parts_of_t5_have_its_initial_sizes():
+    """Spec 18 section 2.2, each matrix within 5 standard errors."""
+    config = TransformerConfig(
+        1, 48, 2, 192, num_decoder_layers=1, positions="buckets", norm="rms", bias=False, d_head=12, gated=True,
+        scale_attention=False, init="fan_in", init_std=1.0, tie_head=False,
+    )  # fmt: skip
+    model = PretrainedModel.build(config, VOCAB, lambda b: {"next_token": TokenHead(b)}, seed=4)
+    assert not any("bias" in name for name in model.state())
+    d, inner = 48, 24
+    expected = {
+        "backbone.embedding.weight": 1.0, "heads.next_token.table": 1.0, "backbone.positions.weight": d**-0.5,
+        "backbone.stack.layers.0.attention_out.weight": inner**-0.5, "backbone.stack.layers.0.up.weight": d**-0.5,
+        "backbone.stack.layers.0.gate.weight": d**-0.5, "backbone.stack.layers.0.down.weight": 192**-0.5,
+        "backbone.decoder.layers.0.cross_q.weight": (d * 12) ** -0.5,
+        "backbone.decoder.layers.0.cross_kv.weight": d**-0.5,
+    }  # fmt: skip
+    state = model.state()
+    parts = [(state[name], std) for name, std in expected.items()]
+    q, k, v = state["backbone.decoder.layers.0.qkv.weight"].chunk(3)
+    parts += [(q, (d * 12) ** -0.5), (k, d**-0.5), (v, d**-0.5)]
+    for drawn, std in parts:
+        assert abs(drawn.std().item() / std - 1) < 5 / (2 * drawn.numel()) ** 0.5
+    assert all(bool((t == 1).all()) for n, t in state.items() if t.ndim == 1)
+    assert isinstance(model.backbone.decoder_positions, Buckets) and model.backbone.decoder_positions.causal
+    assert not model.backbone.positions.causal
+
+
 def test_fixed_positions_are_computed_again_and_never_stored():
     config = TransformerConfig(1, 8, 2, 8, positions="sinusoidal", max_positions=6)
     model = PretrainedModel.build(config, VOCAB, lambda b: {}, seed=0)
     assert not any("positions" in name for name in model.state())
     torch.testing.assert_close(model.backbone.positions.weight, sinusoids(6, 8).float())
-    assert isinstance(model.backbone.positions, Positions)
+    assert isinstance(model.backbone.positions, Absolute)
     with pytest.raises(ValueError, match="max_positions 6"):
         model.backbone(collate([Example(Slots.causal(np.arange(7)))]).inputs)
 

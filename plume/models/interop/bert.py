@@ -14,6 +14,7 @@ from plume.models.activations import Activation
 from plume.models.interop.folder import (
     Imported,
     Rule,
+    beyond,
     field,
     labels_of,
     read_config,
@@ -136,7 +137,7 @@ def export_folder(
         frozenset[str](): "BertModel",
     }
     heads = frozenset(model.heads)
-    wrong = [
+    wrong = beyond(config) + [
         message
         for bad, message in (
             (config.norm_order != "post", "its norms come first"),

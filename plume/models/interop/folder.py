@@ -102,6 +102,23 @@ def to_theirs(rules: Iterable[Rule], state: Mapping[str, Tensor]) -> dict[str, T
     return theirs
 
 
+def beyond(config: TransformerConfig) -> list[str]:
+    """What of ``config`` only T5 among the published families has a place for, in words."""
+    parts = (
+        (config.norm != "layer", f"its norms are {config.norm}"),
+        (not config.bias, "it has no biases"),
+        (config.gated, "its feed-forward is gated"),
+        (not config.scale_attention, "its attention scores are not scaled"),
+        (
+            config.head_width * config.num_heads != config.d_model,
+            "its heads together are not as wide as the model",
+        ),
+        (config.positions == "buckets", "its positions are buckets"),
+        (not config.tie_head or config.scale_head, "its token heads have tables or a scale of their own"),
+    )
+    return [message for there, message in parts if there]
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json.
 

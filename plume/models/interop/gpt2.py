@@ -13,6 +13,7 @@ from plume.models.interop.bert import ACTIVATIONS
 from plume.models.interop.folder import (
     Imported,
     Rule,
+    beyond,
     field,
     labels_of,
     read_config,
@@ -112,7 +113,7 @@ def export_folder(
         frozenset[str](): "GPT2Model",
     }
     heads = frozenset(model.heads)
-    wrong = [
+    wrong = beyond(config) + [
         message
         for bad, message in (
             (config.norm_order != "pre", "its norms come last"),
