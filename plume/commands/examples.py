@@ -11,7 +11,7 @@ import numpy as np
 from plume import config
 from plume.drawing.phrases import Language, apart, phrase
 from plume.drawing.picture import Picture, picture
-from plume.drawing.texts import TEXTS
+from plume.drawing.texts import PAIRS, TEXTS
 from plume.errors import UserError
 from plume.models.heads import TokenHead
 from plume.models.pretrained import PretrainedModel
@@ -28,8 +28,32 @@ from plume.training.settings import Adaptation, Pretraining
 
 DRAWS = 256  # the one that shows most is taken
 
+Row = str | tuple[str, ...]  # a text, or a row of several columns
 
-def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[str]) -> Tokenizer:
+
+def small_texts(recipe: Pretraining | Adaptation, language: Language) -> Sequence[Row]:
+    """A small text of the kind that the recipe reads."""
+    pairs = isinstance(recipe, Pretraining) and len(recipe.windows.columns) == 2
+    return PAIRS[language] if pairs else TEXTS[language]
+
+
+def rows_of(recipe: Pretraining | Adaptation, texts: Sequence[str]) -> Sequence[Row]:
+    """A person's own texts as the recipe reads them: each alone, or as many as there are columns together.
+
+    Raises:
+        UserError: there are not as many as it takes.
+    """
+    columns = recipe.windows.columns if isinstance(recipe, Pretraining) else ()
+    if not columns:
+        return texts
+    if len(texts) % len(columns):
+        raise UserError(
+            f"this recipe reads rows of {' and '.join(columns)}: give all of them, an empty line between"
+        )
+    return list(zip(*[iter(texts)] * len(columns), strict=True))
+
+
+def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[Row]) -> Tokenizer:
     """A small tokenizer of the recipe's kind, trained on a few texts.
 
     Raises:
@@ -41,7 +65,8 @@ def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[str]) -> Token
     if "vocab_size" in {f.name for f in dataclasses.fields(kind)}:
         kind = dataclasses.replace(kind, vocab_size=min(kind.vocab_size, 2_000))
     # Of so little text a tokenizer would make tokens of whole Chinese sentences: it gets the characters alone.
-    trained: Tokenizer = kind.train([part for text in texts for part in apart(text)])
+    columns = [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
+    trained: Tokenizer = kind.train([part for text in columns for part in apart(text)])
     return trained
 
 
@@ -52,7 +77,7 @@ def rehearse(recipe: Pretraining, tokenizer: Tokenizer | None) -> None:
     Raises:
         UserError: they do not fit together.
     """
-    texts = TEXTS["en"]
+    texts = small_texts(recipe, "en")
     tokenizer = tokenizer or on_the_spot(recipe, texts)
     for _, windows, objective, _ in stages.resolve(recipe):
         room = _room(recipe.model)
@@ -78,7 +103,7 @@ def _room(shape: object) -> int | None:
 
 
 def draws(
-    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[str], length: int
+    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row], length: int
 ) -> Iterator[tuple[Window, Example[Array]]]:
     """Windows of at most ``length`` slots over some texts, and the example drawn of each.
 
@@ -105,8 +130,8 @@ def draws(
 def example_of(
     recipe: Pretraining | Adaptation,
     tokenizer: Tokenizer,
-    own: Sequence[str],
-    small: Sequence[str],
+    own: Sequence[Row],
+    small: Sequence[Row],
     slots: int,
 ) -> Example[Array]:
     """An example of the user's own text, or of the small one. A text too short for a window gets company from it.
@@ -115,7 +140,7 @@ def example_of(
         UserError: nothing can be drawn of so little text.
     """
     if isinstance(recipe, Adaptation):
-        return _labelled(recipe.objective, tokenizer, [*own, *small][0], slots)
+        return _labelled(recipe.objective, tokenizer, str([*own, *small][0]), slots)
     nothing = UserError("nothing can be drawn of so little text: give --text more of it")
     for texts, length in [*((own, n) for n in range(slots, 4, -1) if own), ([*own, *small], slots)]:
         try:
@@ -139,7 +164,7 @@ def _labelled(objective: Any, tokenizer: Tokenizer, text: str, slots: int) -> Ex
 
 
 def _most_telling(
-    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[str], length: int
+    recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row], length: int
 ) -> Example[Array] | None:
     """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
     best, best_score = None, (-1, -1.0, -1, False)

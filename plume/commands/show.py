@@ -92,16 +92,15 @@ def show(*recipes: Any, text: str | None = None, slots: int = 24, language: Lang
 
 def _draw(given: Any, text: str | None, slots: int, language: Language) -> Picture:
     from plume import config
-    from plume.commands.examples import example_of, on_the_spot, picture_of
-    from plume.drawing.texts import TEXTS
+    from plume.commands.examples import example_of, on_the_spot, picture_of, rows_of, small_texts
     from plume.training.settings import Adaptation, Pretraining
 
     name = given if isinstance(given, str) else type(given).__name__
     recipe = config.resolve(given) if isinstance(given, str) else config.checked(given)
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{name} is a {type(recipe).__name__}, which has no examples to draw")
-    own = [part for part in (text or "").split("\n\n") if part.strip()]
-    small = TEXTS[language]
+    own = rows_of(recipe, [part for part in (text or "").split("\n\n") if part.strip()])
+    small = small_texts(recipe, language)
     tokenizer = _of_run(given) or on_the_spot(recipe, [*own, *small])
     return picture_of(recipe, tokenizer, example_of(recipe, tokenizer, own, small, slots), name, language)
 

@@ -28,3 +28,16 @@ TEXTS: dict[Language, tuple[str, ...]] = {
         "孩子们在花园里找到一条船。没有人问过这是谁的船。他们把船漆成绿色，给它起了名字。河水退回了河床。",
     ),
 }
+
+# Sentences with their translations, for what reads pairs.
+PAIRS: dict[Language, tuple[tuple[str, str], ...]] = {
+    "en": (
+        ("The ferry left at dawn.", "渡船清晨离开。"),
+        ("The boy counted the gulls.", "男孩数海鸥。"),
+        ("She took the clock apart.", "她把钟拆开了。"),
+        ("It rained for three days.", "下了三天雨。"),
+        ("The children found a boat.", "孩子们找到一条船。"),
+        ("Nobody knew its name.", "没有人知道它的名字。"),
+    ),
+}
+PAIRS["zh"] = tuple((target, source) for source, target in PAIRS["en"])

@@ -63,14 +63,19 @@ class TokenHead(Head):
 
     ``transform`` adds BERT's dense layer, activation and LayerNorm before it, ``bias`` a value a token. The backbone
     says whether E is its own table or one of the head's, and what h is multiplied by first (T5, spec 18 section 2).
+    ``spread`` is label smoothing: while training, every id counts for that share of the right answer
+    (``token_loss``).
     """
 
-    def __init__(self, backbone: Backbone, *, transform: bool = False, bias: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, *, transform: bool = False, bias: bool = False, spread: float = 0.0
+    ) -> None:
         super().__init__()
         # In a tuple, so that it is not a second copy in the state.
         self._table = (backbone.embedding if backbone.tie_head else None,)
         self.table = None if backbone.tie_head else nn.Parameter(torch.empty_like(backbone.embedding.weight))
         self.scale = backbone.head_scale
+        self.spread = spread
         self.activation = backbone.activation
         d = backbone.d_model
         self.dense = nn.Linear(d, d) if transform else None
@@ -97,8 +102,12 @@ class TokenHead(Head):
         return F.linear(self.transform(hidden), self.weight, self.bias)
 
     def loss(self, asked: Asked) -> Loss:
-        """Cross-entropy in nats, summed, without ever holding all logits (``plume.models.token_loss``)."""
-        total = token_loss(self.transform(asked.hidden), self.weight, self.bias, asked.labels)
+        """Cross-entropy in nats, summed, without ever holding all logits (``plume.models.token_loss``).
+
+        It is smoothed in training alone: what is held out is told in plain nats.
+        """
+        spread = self.spread if self.training else 0.0
+        total = token_loss(self.transform(asked.hidden), self.weight, self.bias, asked.labels, spread=spread)
         return Loss(total, self.count(asked.labels, asked.document, asked.example, asked.given))
 
 

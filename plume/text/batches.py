@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ _BATCH = 2 * 2**20  # bytes of text encoded at a time
 class Batch(NamedTuple):
     """What the reading thread hands over. After the batch, ``rows`` rows of file ``file`` are done."""
 
-    texts: list[str]
+    texts: list[str]  # [D * columns], a document's columns one after the other
     splits: Array  # [D], numbers of SPLITS
     sizes: Array  # [D], bytes
     rejected: list[Rejected]
@@ -30,8 +30,13 @@ class Batch(NamedTuple):
     share: float
 
 
-def batches(sources: list[SourceFile], column: str, first: int, skip: int) -> Iterator[Batch]:
-    """Documents in batches of about two megabytes, from row ``skip`` of file ``first`` on."""
+def batches(
+    sources: list[SourceFile], column: str, more: Sequence[str], first: int, skip: int
+) -> Iterator[Batch]:
+    """Documents in batches of about two megabytes, from row ``skip`` of file ``first`` on.
+
+    The first column alone decides a document's split: a text with two translations is in one split.
+    """
     texts: list[str] = []
     splits: list[int] = []
     sizes: list[int] = []
@@ -43,16 +48,16 @@ def batches(sources: list[SourceFile], column: str, first: int, skip: int) -> It
     for file in range(first, len(sources)):
         rows = 0
         share = sum(whole[:file]) / everything
-        for item in read_file(sources[file], text_column=column):
+        for item in read_file(sources[file], text_column=column, more=more):
             rows += 1
             if file == first and rows <= skip:
                 continue
             if isinstance(item, Document):
-                data = item.text.encode()
-                texts.append(item.text)
-                sizes.append(len(data))
+                size = sum(len(text.encode()) for text in (item.text, *item.more))
+                texts += (item.text, *item.more)
+                sizes.append(size)
                 splits.append(numbers[split_of_bytes(item.text.strip().encode())])
-                held += len(data)
+                held += size
             else:
                 rejected.append(item)
                 held += 64

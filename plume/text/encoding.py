@@ -28,7 +28,7 @@ from plume.text.boundaries import (
     sentence_starts,
     word_starts,
 )  # fmt: skip
-from plume.text.marks import SENTENCE, WORD
+from plume.text.marks import PART, SENTENCE, WORD
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,6 +39,22 @@ class Flat(NamedTuple):
     ids: Array
     marks: Array
     lengths: Array
+
+
+def joined(flat: Flat, columns: int) -> Flat:
+    """Documents of several columns each, where ``flat`` has a text a column; a PART mark begins each but the first.
+
+    A document of which one column has no tokens has none at all.
+    """
+    if columns == 1:
+        return flat
+    lengths = flat.lengths.reshape(-1, columns)
+    whole = (lengths > 0).all(1)
+    kept = np.repeat(np.repeat(whole, columns), flat.lengths)
+    starts = (np.cumsum(flat.lengths) - flat.lengths).reshape(-1, columns)[whole, 1:]
+    marks = flat.marks.copy()
+    marks[starts.ravel()] |= PART
+    return Flat(flat.ids[kept], marks[kept], np.where(whole, lengths.sum(1), 0))
 
 
 class Encoder(Protocol):

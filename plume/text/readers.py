@@ -22,10 +22,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``id`` is "file:line" (or "file:row" where a format has no lines)."""
+    """``id`` is "file:line" (or "file:row" where a format has no lines); ``more``: the row's further columns."""
 
     id: str
     text: str
+    more: tuple[str, ...] = ()
 
 
 class Rejected(NamedTuple):
@@ -81,20 +82,25 @@ Parsed = Iterator[tuple[int, Row] | _Bad]
 
 
 def read(
-    paths: Path | str | Sequence[Path | str], *, text_column: str = "text", report: Report | None = None
+    paths: Path | str | Sequence[Path | str],
+    *,
+    text_column: str = "text",
+    more: Sequence[str] = (),
+    report: Report | None = None,
 ) -> Iterator[Document]:
     """The documents of files and folders, one after the other, streamed.
 
     .txt: documents are separated by blank lines if the file has any between text, else one document a line;
     .jsonl, .json, .csv, .tsv, .parquet: the value of ``text_column`` (a list of strings is joined by
-    newlines); each plain, .gz or .zst. A byte order mark, CRLF and NUL are taken out.
+    newlines); each plain, .gz or .zst. A byte order mark, CRLF and NUL are taken out. ``more`` names further
+    columns that belong to the document, such as the translation; a row that lacks one is left out.
 
     Raises:
         UserError: no files, not text, another encoding, no such column, a cut off archive.
     """
     report = report if report is not None else Report()
     for source in find(paths):
-        for item in read_file(source, text_column=text_column):
+        for item in read_file(source, text_column=text_column, more=more):
             if isinstance(item, Rejected):
                 report.reject(item)
             else:
@@ -102,21 +108,26 @@ def read(
                 yield item
 
 
-def read_file(source: SourceFile, *, text_column: str = "text") -> Iterator[Document | Rejected]:
+def read_file(
+    source: SourceFile, *, text_column: str = "text", more: Sequence[str] = ()
+) -> Iterator[Document | Rejected]:
     """The documents of one file, and in their places those that were not kept, all in the order of the file."""
+    columns = (text_column, *more)
+    if more and source.format == "text":
+        raise _no_columns(source, columns)
     inspect(source)
     if source.format == "text":
         parsed = _text(source, text_column)
     else:
-        parsed = _with_columns(source, _rows(source, (text_column,)), (text_column,))
+        parsed = _with_columns(source, _rows(source, columns), columns)
     for row in parsed:
         if isinstance(row, _Bad):
             yield Rejected(f"{source.name}:{row.number}", "quarantined", row.reason, row.detail)
             continue
         number, values = row
-        text = clean(_as_text(values[text_column]))
-        if text and not text.isspace():
-            yield Document(f"{source.name}:{number}", text)
+        text, *others = (clean(_as_text(values[column])) for column in columns)
+        if text and not text.isspace() and all(other and not other.isspace() for other in others):
+            yield Document(f"{source.name}:{number}", text, tuple(others))
         else:
             yield Rejected(f"{source.name}:{number}", "dropped", "empty")
 
@@ -132,10 +143,7 @@ def read_rows(
     report = report if report is not None else Report()
     for source in find(path):
         if source.format == "text":
-            raise UserError(
-                f"{source.path} is plain text, without columns: labelled data is .csv, .tsv, .jsonl or .parquet with "
-                f"the columns {', '.join(columns)}"
-            )
+            raise _no_columns(source, columns)
         inspect(source)
         for row in _with_columns(source, _rows(source, columns), columns):
             if isinstance(row, _Bad):
@@ -145,7 +153,14 @@ def read_rows(
             yield {name: clean(_as_text(row[1][name])) for name in columns}
 
 
-def check(sources: Iterable[SourceFile], *, text_column: str = "text") -> None:
+def _no_columns(source: SourceFile, columns: Sequence[str]) -> UserError:
+    return UserError(
+        f"{source.path} is plain text, without columns: labelled data is .csv, .tsv, .jsonl or .parquet with "
+        f"the columns {', '.join(columns)}"
+    )
+
+
+def check(sources: Iterable[SourceFile], *, text_column: str = "text", more: Sequence[str] = ()) -> None:
     """The first look at every file, so that a run does not find the bad one after hours.
 
     Raises:
@@ -155,8 +170,8 @@ def check(sources: Iterable[SourceFile], *, text_column: str = "text") -> None:
     for source in sources:
         try:
             inspect(source)
-            if source.format != "text":
-                next(iter(read_file(source, text_column=text_column)), None)
+            if source.format != "text" or more:
+                next(iter(read_file(source, text_column=text_column, more=more)), None)
         except UserError as error:
             sentences.append(str(error))
     if len(sentences) > 5:
@@ -224,7 +239,7 @@ def _with_columns(source: SourceFile, rows: Parsed, columns: Sequence[str]) -> P
         wanted = ", ".join(repr(c) for c in columns if c not in names) or ", ".join(map(repr, columns))
         raise UserError(
             f"{source.path} has no column {wanted}; there are: {', '.join(map(repr, names))}. Name the right one with "
-            f"--text-column (and --label-column)"
+            f"--text-column (and --label-column), those of pairs in training with windows.source and windows.target"
         )
     yield from held
 

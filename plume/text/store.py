@@ -22,7 +22,7 @@ import numpy as np
 
 from plume.errors import UserError
 from plume.text.batches import Batch, ahead, batches
-from plume.text.encoding import Flat
+from plume.text.encoding import Flat, joined
 from plume.text.files import SourceFile, find
 from plume.text.marks import SENTENCE, WORD
 from plume.text.readers import check
@@ -51,6 +51,7 @@ def build(
     folder: Path | str,
     *,
     text_column: str = "text",
+    more: Sequence[str] = (),
     segment_words: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TokenStore:
@@ -58,6 +59,7 @@ def build(
 
     A finished store of the same data, tokenizer and options is opened as it is. Documents that are empty or
     damaged are left out and listed in ``rejected.jsonl``. Memory stays bounded whatever the size of the data.
+    ``more`` are further columns of a document, each after the one before; ``marks.PART`` says where one begins.
 
     Raises:
         UserError: no text, unreadable files, a full disk, or a folder with a store of something else.
@@ -65,6 +67,8 @@ def build(
     folder = Path(folder)
     sources = find(paths)
     options = {"text_column": text_column, "segment_words": segment_words, "tokenizer": tokenizer.fingerprint}
+    if more:
+        options["more"] = list(more)
     files = _describe(sources, folder)
     with _locked(folder):
         if (folder / "index.json").exists():
@@ -75,7 +79,7 @@ def build(
                 f"{folder} holds a token store of other data, or made with another tokenizer: choose another folder, "
                 f"or delete it"
             )
-        check(sources, text_column=text_column)
+        check(sources, text_column=text_column, more=more)
         try:
             return _Builder(folder, tokenizer, sources, files, options, progress).run()
         except OSError as error:
@@ -116,6 +120,7 @@ class _Builder:
     ) -> None:
         self.folder, self.tokenizer, self.sources, self.files = folder, tokenizer, sources, files
         self.options, self.progress = options, progress
+        self.more: Sequence[str] = options.get("more", ())
         self.dtype = np.dtype("<u2" if tokenizer.vocabulary.size <= 2**16 else "<u4")
         self.state = _State()
         self.shards: list[dict[str, Any]] = []
@@ -131,7 +136,9 @@ class _Builder:
                 for split in SPLITS:
                     self._write(f"{split}.documents", np.zeros(1, "<i8"))
             done = 0
-            for batch in ahead(batches(self.sources, self.options["text_column"], state.file, state.rows)):
+            for batch in ahead(
+                batches(self.sources, self.options["text_column"], self.more, state.file, state.rows)
+            ):
                 self._add(batch)
                 done += int(batch.sizes.sum())
                 if self.progress is not None:
@@ -158,7 +165,7 @@ class _Builder:
                 reason = f"{row.status}: {row.reason}"
                 state.reasons[reason] = state.reasons.get(reason, 0) + 1
         flat = self.tokenizer.encode_flat(batch.texts, segment_words=self.options["segment_words"])
-        self._add_flat(flat, batch)
+        self._add_flat(joined(flat, 1 + len(self.more)), batch)
         state.file, state.rows = batch.file, batch.rows
 
     def _add_flat(self, flat: Flat, batch: Batch) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plume.errors import UserError
+from plume.text.encoding import joined
+from plume.text.marks import PART
 from plume.text.splits import SPLITS, Split
 
 if TYPE_CHECKING:
@@ -46,13 +48,32 @@ class Tokens:
         return len(self.documents) - 1
 
     @staticmethod
-    def of(tokenizer: Tokenizer, texts: Sequence[str], *, name: str = "train") -> Tokens:
-        """A few texts in memory, for pictures and tests."""
-        kept = [text for text in texts if text and not text.isspace()]
-        flat = tokenizer.encode_flat(kept)
+    def of(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]], *, name: str = "train") -> Tokens:
+        """A few texts in memory, or rows of as many columns each, for pictures and tests."""
+        rows = [(row,) if isinstance(row, str) else row for row in texts]
+        kept = [row for row in rows if all(text and not text.isspace() for text in row)]
+        flat = joined(tokenizer.encode_flat([t for row in kept for t in row]), len(kept[0]) if kept else 1)
         ends = np.cumsum(flat.lengths)[flat.lengths > 0]
-        size = sum(len(text.encode("utf-8", "replace")) for text in kept)
+        size = sum(len(text.encode("utf-8", "replace")) for row in kept for text in row)
         return Tokens(flat.ids, flat.marks, np.concatenate([[0], ends]).astype(np.int64), size, name)
+
+    def part(self, number: int) -> Tokens:
+        """One column of every document: 0 is the first, 1 what follows the first PART mark."""
+        new = np.zeros(self.num_tokens, bool)
+        new[self.documents[:-1]] = True
+        begins = np.flatnonzero(new | (np.asarray(self.marks) & PART != 0))
+        ends = np.append(begins[1:], self.num_tokens)
+        document = np.cumsum(new[begins]) - 1
+        first = np.searchsorted(document, np.arange(self.num_documents))
+        mine = np.arange(len(begins)) - first[document] == number
+        begins, ends = begins[mine], ends[mine]
+        lengths = ends - begins
+        at = np.repeat(begins - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+        share = round(self.num_bytes * len(at) / max(1, self.num_tokens))
+        return Tokens(
+            np.asarray(self.ids)[at], np.asarray(self.marks)[at],
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), share, self.name,
+        )  # fmt: skip
 
 
 class TokenStore:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plume.errors import UserError
-from plume.text.marks import FLAGS, Grain
+from plume.text.marks import FLAGS, PART, Grain
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -33,6 +33,10 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def parts(self) -> list[Ints]:
+        """The ids of each column of the row that this window holds: a source and its target, or one text alone."""
+        return np.split(self.ids, np.flatnonzero(self.marks & PART))
 
     def units(self, grain: Grain) -> Ints:
         """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
 from plume.errors import UserError
 from plume.seeding import key, rng
 from plume.text.cutting import Rows, Stream, fill, framed, pair_table, shuffled
+from plume.text.marks import PART
 from plume.text.marks import Grain as Grain
 from plume.text.tokens import Tokens
 from plume.text.window import Window as Window
@@ -33,12 +34,18 @@ class Plan(Protocol):
 
 
 class Windows(Protocol):
-    """A way of cutting. ``carries``: row r of a batch goes on where row r of the batch before stopped."""
+    """A way of cutting. ``carries``: row r of a batch goes on where row r of the batch before stopped.
+
+    ``columns``: what the documents are made of where they have several columns, in their order; else none.
+    """
 
     carries: ClassVar[bool]
 
     @property
     def length(self) -> int: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
 
     def plan(
         self,
@@ -72,6 +79,7 @@ class PackedStream:
 
     length: int
     carries: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _positive(self.length)
@@ -102,6 +110,7 @@ class Sequential:
 
     length: int
     carries: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _positive(self.length)
@@ -138,6 +147,7 @@ class FullSentences:
     length: int
     cross_documents: bool = True
     carries: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _positive(self.length)
@@ -182,6 +192,7 @@ class SegmentPairs:
     length: int
     short_share: float = 0.1
     carries: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _positive(self.length)
@@ -213,6 +224,57 @@ class SegmentPairs:
             return framed(tokens, [(a, b), (c, d)], cls, sep, {"next_sentence": random})
 
         return shuffled(len(table), seed, epoch, order_epoch, window)
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """Pairs of texts, one a document: what is read and what is to be written, each of at most ``length`` tokens.
+
+    ``source`` and ``target`` name the columns. An objective adds its own marks, for which it reads fewer. Of a pair
+    with a longer text, ``overlong="drop"`` makes an empty window, which no objective can use (half a sentence is
+    not the translation of half a sentence); ``"cut"`` takes what fits of both (summaries, T5).
+    """
+
+    length: int
+    source: str = "source"
+    target: str = "target"
+    overlong: Literal["drop", "cut"] = "drop"
+    carries: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _positive(self.length)
+        if self.source == self.target:
+            raise UserError(f"source and target are both the column {self.source!r}: name two different ones")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.source, self.target)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        if not tokens.num_tokens:
+            raise _too_short(tokens, 0, 1)
+
+        def window(number: int) -> Window:
+            first, end = tokens.documents[number : number + 2].tolist()
+            ids = np.asarray(tokens.ids[first:end]).astype(np.int64)
+            marks = np.asarray(tokens.marks[first:end])
+            parts = np.split(np.arange(len(ids)), np.flatnonzero(marks & PART))
+            if self.overlong == "drop" and max(map(len, parts)) > length:
+                parts = []
+            kept = np.concatenate([np.zeros(0, np.int64), *(part[:length] for part in parts)])
+            return Window(ids[kept], marks[kept], np.zeros(len(kept), bool), np.zeros(len(kept), np.int64))
+
+        return shuffled(tokens.num_documents, seed, epoch, order_epoch, window)
 
 
 def _step(length: int, read: int) -> int:

@@ -59,7 +59,7 @@ def pretrain(
         vocab, tokens = pieces.vocabulary, store.split("train")
         model = build_model(recipe, vocab)
         parent = _start(held, model, start)
-        found = [recipe.windows, *(windows for _, windows, _, _ in stages.resolve(recipe))]
+        found = stages.windows(recipe)
         session.train(
             held,
             model,
@@ -107,8 +107,13 @@ def draw_curve(folder: RunFolder) -> None:
     rows = list(_rows(folder))
     # Only who asks for the next token is ever asked where a document ends.
     ends = any("next_token" in row["losses"] for row in rows)
+    # Of a row of several columns the last one is what is asked for.
+    last = len(store.index["options"].get("more", ()))
+    train, heldout = (
+        store.split(name).part(last) if last else store.split(name) for name in ("train", "dev")
+    )
     try:
-        lines = curves.entropies(store.split("train"), store.split("dev"), vocab, ends=ends)
+        lines = curves.entropies(train, heldout, vocab, ends=ends)
     except UserError as error:
         say(f"no lines beside the curve: {error}")
         lines = None
@@ -135,6 +140,7 @@ def _prepare(
 ) -> None:
     """Tokenizer and token store of the run. Bad data is refused before anything is written."""
     folder = held.folder
+    column, *more = columns(recipe) or (column,)
     chosen = given or start
     pieces = open_tokenizer(chosen) if chosen is not None else None
     if folder.tokenizer.is_dir():
@@ -147,7 +153,7 @@ def _prepare(
         pieces = own
     elif pieces is None:
         say("training the tokenizer")
-        pieces = recipe.tokenizer.train(_training_texts(data, column))
+        pieces = recipe.tokenizer.train(_training_texts(data, column, more))
     session.begin(held)
     session.keep_tokenizer(held, pieces)
     words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
@@ -156,12 +162,36 @@ def _prepare(
         def tell(progress: Progress) -> None:
             line.show(progress.share, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
 
-        build(list(data), pieces, folder.tokens, text_column=column, segment_words=words, progress=tell)
+        build(
+            list(data),
+            pieces,
+            folder.tokens,
+            text_column=column,
+            more=more,
+            segment_words=words,
+            progress=tell,
+        )
 
 
-def _training_texts(data: Sequence[Path], column: str) -> Iterator[str]:
-    texts = (document.text for document in read(list(data), text_column=column))
-    return (text for text in texts if split_of(text) == "train")
+def columns(recipe: Pretraining) -> tuple[str, ...]:
+    """The columns that a recipe's documents are made of, where it wants several; else none.
+
+    Raises:
+        UserError: its stages want different ones.
+    """
+    wanted = {windows.columns for windows in stages.windows(recipe)}
+    if len(wanted) > 1:
+        told = " and ".join(sorted(", ".join(names) or "one text" for names in wanted))
+        raise UserError(
+            f"the stages of a run read the same documents, but these want {told}: give them the same columns"
+        )
+    return wanted.pop()
+
+
+def _training_texts(data: Sequence[Path], column: str, more: Sequence[str]) -> Iterator[str]:
+    for document in read(list(data), text_column=column, more=more):
+        if split_of(document.text) == "train":
+            yield from (document.text, *document.more)
 
 
 def _start(held: Session, model: PretrainedModel, start: Path | None) -> Mapping[str, Any] | None:

@@ -22,7 +22,7 @@ def share(
     """What part of the peak step ``step`` gets.
 
     linear: (S - s) / (S - w) after warm-up; linear_from_zero: 1 - s / S, BERT's own, with its small jump at w
-    (spec 06 section 6); cosine: half a wave from w to S; inverse_sqrt: sqrt(w / s); wsd: 1 until the last
+    (spec 06 section 6); cosine: half a wave from w to S; inverse_sqrt and noam: sqrt(w / s); wsd: 1 until the last
     ``decay_share`` of the steps, then 1 - sqrt of the part of it that is over. The first four decay to ``floor``
     where they have an end.
 
@@ -33,7 +33,7 @@ def share(
         return step / warmup_steps
     if schedule == "constant":
         return 1.0
-    if schedule == "inverse_sqrt":
+    if schedule in ("inverse_sqrt", "noam"):
         start = max(warmup_steps, 1)
         return math.sqrt(start / max(step, start))
     if schedule == "linear":
@@ -52,9 +52,10 @@ def share(
 def learning_rate(training: Training, step: int) -> float:
     """The rate of the update that follows ``step`` finished ones.
 
-    Warm-up counts from 1 here: a first step at rate 0 would read a batch for nothing.
+    Warm-up counts from 1 here: a first step at rate 0 would read a batch for nothing. "noam" counts so to the end,
+    as the paper does (spec 05 section 4.2).
     """
-    at = step + 1 if step < training.warmup else step
+    at = step + 1 if step < training.warmup or training.schedule == "noam" else step
     return training.lr * share(
         training.schedule,
         at,
@@ -63,6 +64,15 @@ def learning_rate(training: Training, step: int) -> float:
         decay_share=training.decay_share,
         floor=training.min_lr_share,
     )
+
+
+def noam_peak(d_model: int, warmup_steps: int, factor: float = 1.0) -> float:
+    """The highest rate of the Transformer's own schedule, factor / sqrt(d_model * warmup_steps) (spec 05 section 4.2).
+
+    >>> f"{noam_peak(512, 4_000):.6e}"
+    '6.987712e-04'
+    """
+    return float(factor * (d_model * warmup_steps) ** -0.5)
 
 
 def same_until(old: Training, new: Training, step: int) -> int:

@@ -15,7 +15,7 @@ from plume.objectives.base import Objective
 from plume.text.tokenizers import TokenizerConfig
 from plume.text.windows import Windows
 
-Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "constant"]
+Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "noam", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]

@@ -33,6 +33,11 @@ def resolve(recipe: Pretraining) -> Iterator[tuple[int, Windows, Objective[Any],
         first = stage.until
 
 
+def windows(recipe: Pretraining) -> list[Windows]:
+    """The recipe's windows and those that stages put in their place."""
+    return [recipe.windows, *(windows for _, windows, _, _ in resolve(recipe))]
+
+
 def objectives(recipe: Pretraining) -> list[Objective[Any]]:
     """The recipe's objective and those that stages put in its place, each once."""
     return list(dict.fromkeys([recipe.objective, *(o for _, _, o, _ in resolve(recipe))]))

@@ -128,3 +128,51 @@ def test_a_head_that_is_asked_nothing_answers_0_and_gives_gradients_of_0():
     loss.total.backward()
     assert loss.total.item() == 0 and loss.count.item() == 0
     assert not model.backbone.embedding.weight.grad.any()
+
+
+@pytest.mark.parametrize("mode", ["uniform", "others"])
+def test_smoothed_labels_are_soft_targets(mode, monkeypatch):
+    """Spec 05 section 4.1, both definitions, against explicit soft targets; each slot's gradient sums to 0."""
+    eps, v = 0.1, 11
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64) * 3  # noqa: E731
+    h, w, b, labels = draw(70, 4), draw(v, 4), draw(v), torch.randint(v, (70,))
+    spread = eps / v if mode == "uniform" else eps / (v - 1)
+    wanted = torch.full((70, v), spread, dtype=torch.float64)
+    wanted[torch.arange(70), labels] = 1 - eps + (spread if mode == "uniform" else 0)
+    torch.testing.assert_close(wanted.sum(1), torch.ones(70, dtype=torch.float64))
+    monkeypatch.setattr(module, "LOGITS", 1)
+    monkeypatch.setattr(module, "CACHED", 2 * v)
+    outcomes = []
+    for function in (
+        lambda h, w, b: token_loss(h, w, b, labels, spread=spread),
+        lambda h, w, b: F.cross_entropy(F.linear(h, w, b), wanted, reduction="sum"),
+    ):
+        leaves = [t.clone().requires_grad_() for t in (h, w, b)]
+        loss = function(*leaves)
+        outcomes.append((loss, *torch.autograd.grad(loss, leaves)))
+    for ours, plain in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    assert outcomes[0][3].sum().abs() < 1e-10
+    if mode == "uniform":
+        torchs = F.cross_entropy(F.linear(h, w, b), labels, reduction="sum", label_smoothing=eps)
+        torch.testing.assert_close(outcomes[0][0], torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_both_ways_through_the_softmax_smooth_alike(spread):
+    logits, label = torch.randn(9, 6, dtype=torch.float64), torch.randint(6, (9, 1))
+    one = module._at_once(logits, label, torch.float64, spread)
+    two = module._in_blocks(logits.clone(), label, torch.float64, spread)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_held_out_text_is_told_in_plain_nats():
+    model = PretrainedModel.build(
+        TransformerConfig(1, 8, 2, 8), Vocabulary(size=9), lambda b: {"t": TokenHead(b, spread=0.02)}, seed=0
+    )
+    asked = Asked(torch.randn(5, 8), torch.arange(5), torch.zeros(5), torch.zeros(5), {})
+    head = model.heads["t"]
+    plain = F.cross_entropy(head.logits(asked.hidden), asked.labels, reduction="sum")
+    assert abs(head.eval().loss(asked).total - plain) < 1e-4
+    assert abs(head.train().loss(asked).total - plain) > 1e-3

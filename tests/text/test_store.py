@@ -14,7 +14,7 @@ import pytest
 
 from plume.errors import UserError
 from plume.text import batches, files, store
-from plume.text.marks import SENTENCE
+from plume.text.marks import PART, SENTENCE
 from plume.text.readers import read
 from plume.text.splits import SPLITS, split_of
 from plume.text.store import Progress, Tokens, build
@@ -210,3 +210,42 @@ def test_tokens_in_memory(tokenizer: Tokenizer) -> None:
     tokens = Tokens.of(tokenizer, ["the fox.", "", "  ", "我们。喜欢"])
     assert tokens.num_documents == 2 and tokens.documents.tolist() == [0, 3, 8]
     assert Tokens.of(tokenizer, []).num_tokens == 0
+
+
+def test_a_row_of_two_columns_is_one_document_in_two_parts(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    rows = [{"en": f"The quick fox {i}.", "zh": f"我们喜欢北京{i}。"} for i in range(60)]
+    rows += [
+        {"en": "The quick fox 3.", "zh": "另一句。"},
+        {"en": "alone", "zh": " "},
+        {"en": "half", "zh": "\x01"},
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    lines.insert(5, '{"en": "no translation"}')
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    made = build(tmp_path / "pairs.jsonl", tokenizer, tmp_path / "store", text_column="en", more=["zh"])
+    assert made.card["documents"] == 61
+    assert made.card["left_out"] == {
+        "dropped: empty": 1,
+        "quarantined: no column 'zh'": 1,
+        "dropped: no tokens": 1,
+    }
+    for name in SPLITS:
+        tokens = made.split(name)
+        # The source alone decides, so that a source with two translations is in one split.
+        mine = [row for row in rows[:61] if split_of(row["en"]) == name]
+        assert tokens.num_documents == len(mine)
+        for number, column in enumerate(("en", "zh")):
+            part = tokens.part(number)
+            assert documents(part) == [tokenizer.encode(row[column]).tolist() for row in mine]
+        whole = [tokenizer.encode(row["en"]).tolist() + tokenizer.encode(row["zh"]).tolist() for row in mine]
+        assert documents(tokens) == whole
+        assert int((np.asarray(tokens.marks) & PART != 0).sum()) == len(mine)
+    again = build(tmp_path / "pairs.jsonl", tokenizer, tmp_path / "store", text_column="en", more=["zh"])
+    assert again.fingerprint == made.fingerprint
+    with pytest.raises(UserError, match="other data, or made with another"):
+        build(tmp_path / "pairs.jsonl", tokenizer, tmp_path / "store", text_column="en")
+    with pytest.raises(UserError, match="no column 'fr'.*windows.source"):
+        build(tmp_path / "pairs.jsonl", tokenizer, tmp_path / "other", text_column="en", more=["fr"])
+    (tmp_path / "plain.txt").write_text("no columns here", encoding="utf-8")
+    with pytest.raises(UserError, match="plain text, without columns"):
+        build(tmp_path / "plain.txt", tokenizer, tmp_path / "other", text_column="en", more=["zh"])

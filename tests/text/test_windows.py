@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.errors import UserError
-from plume.text.marks import SENTENCE, WORD
+from plume.text.marks import PART, SENTENCE, WORD
 from plume.text.pairs import Pair, pairs_of
 from plume.text.store import Tokens
 from plume.text.window import Window
-from plume.text.windows import FullSentences, PackedStream, Plan, SegmentPairs, Sequential, Windows
+from plume.text.windows import FullSentences, PackedStream, Plan, SegmentPairs, Sequential, TextPairs, Windows
 from plume.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(size=50_000, pad=0, bos=1, eos=1, unk=4, cls=2, sep=3, mask=5)
@@ -402,3 +402,31 @@ def test_plans_work_on_memory_maps(tmp_path: object) -> None:
         for a, b in zip(all_of(plan_of(windows, tokens)), all_of(plan_of(windows, same)), strict=True):
             assert np.array_equal(a.ids, b.ids) and np.array_equal(a.marks, b.marks)
             assert a.ids.dtype == np.int64 and a.ids.flags.writeable
+
+
+class TestTextPairs:
+    def pairs(self, *sizes: tuple[int, int]) -> Tokens:
+        tokens = tokens_of([list(size) for size in sizes])
+        inside = np.cumsum([n for size in sizes for n in size])[::2] - 0
+        tokens.marks[inside] |= PART
+        return tokens
+
+    def test_a_window_is_a_row_in_two_parts(self) -> None:
+        plan = plan_of(TextPairs(5), self.pairs((2, 3), (5, 1)))
+        found = sorted([part.tolist() for part in w.parts()] for w in all_of(plan))
+        assert found == [[[10, 11], [12, 13, 14]], [[15, 16, 17, 18, 19], [20]]]
+        assert not any(w.special.any() for w in all_of(plan))
+        assert TextPairs(5, source="en", target="zh").columns == ("en", "zh")
+        assert PackedStream(5).columns == ()
+
+    def test_a_longer_text_drops_its_pair_or_is_cut(self) -> None:
+        tokens = self.pairs((2, 6), (6, 2), (5, 5))
+        assert sorted(len(w) for w in all_of(plan_of(TextPairs(5), tokens))) == [0, 0, 10]
+        cut = all_of(plan_of(TextPairs(5, overlong="cut"), tokens))
+        assert sorted([len(part) for part in w.parts()] for w in cut) == [[2, 5], [5, 2], [5, 5]]
+
+    def test_what_makes_no_pairs_is_refused(self) -> None:
+        with pytest.raises(UserError, match="both the column 'text'"):
+            TextPairs(5, source="text", target="text")
+        with pytest.raises(UserError, match="bring more text"):
+            plan_of(TextPairs(5), tokens_of([]))
