@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from plume.models.counts import Counts, KneserNey, NGrams, discounts
+from plume.models.counts import Counts
+from plume.models.ngrams import NGrams
+from plume.models.smoothing import KneserNey, discounts
 
 Gram = tuple[int, ...]
 EOS = 0

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from plume.errors import UserError
 from plume.generation.language_models import CausalNetwork, language_model
-from plume.models.counts import NGrams
 from plume.models.heads import Head, TokenHead
+from plume.models.ngrams import NGrams
 from plume.objectives.base import Objective, ask
 from plume.slots import IGNORE, Example, Slots, collate
 from plume.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ class _Counts:
         self.window: int | None = None
         self.pseudo = False
         self._model = model
-        self.prefix = model.counts.eos  # after it a document begins
+        self.prefix = model.eos  # after it a document begins
 
     def answer(self, questions: Sequence[Question], *, greedy: bool = False) -> list[Answer]:
         found = []

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plume.errors import UserError
-from plume.models.counts import Counts, KneserNey, NGrams
+from plume.models.counts import Counts
+from plume.models.ngrams import NGrams
+from plume.models.smoothing import KneserNey
 from plume.seeding import rng
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def entropies(
         # Too small a text for estimated discounts is no news to someone who looks at a curve.
         warnings.filterwarnings("ignore", message="Kneser-Ney's discounts")
         counts = Counts.of(fitted, max(ORDERS.values()), vocab.size, eos=eos)
-        models = {name: NGrams(counts, KneserNey(), order) for name, order in ORDERS.items()}
+        models = {name: NGrams.of(counts, KneserNey(), order) for name, order in ORDERS.items()}
     scores = {name: model.score(asked) for name, model in models.items()}
     num_asked = heldout.num_tokens + (0 if eos is None else len(heldout.documents) - 1)
     return Entropies(

@@ -11,7 +11,8 @@ import pytest
 
 from plume.drawing import plotting
 from plume.errors import UserError
-from plume.models.counts import KneserNey, NGrams
+from plume.models.ngrams import NGrams
+from plume.models.smoothing import KneserNey
 from plume.text.store import Tokens
 from plume.training import curve_figure
 from plume.training.curves import Entropies, Point, crossings, curves, draw, entropies, label_entropy
