@@ -216,7 +216,8 @@ class NGrams:
     @property
     def num_bytes(self) -> int:
         """What the model takes in memory, or mapped."""
-        return self.unigram.nbytes + sum(getattr(o, name).nbytes for o in self.orders for name in ARRAYS)
+        parts: list[Ints] = [getattr(order, name) for order in self.orders for name in ARRAYS]
+        return sum((part.nbytes for part in parts), self.unigram.nbytes)
 
     def log_probs(self, ids: ArrayLike, *, begins: bool = True) -> Floats:
         """log p(ids[t] | the tokens before it), in nats: [T], -inf where the estimate is 0.
