@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plume.commands.adapt import adapt as adapt
     from plume.commands.chat import chat as chat
+    from plume.commands.check import check as check
     from plume.commands.evaluate import evaluate as evaluate
     from plume.commands.export_folder import export as export
     from plume.commands.generate import generate as generate
@@ -33,6 +34,7 @@ _HOMES = {
     "UserError": "plume.errors",
     "adapt": "plume.commands.adapt",
     "chat": "plume.commands.chat",
+    "check": "plume.commands.check",
     "evaluate": "plume.commands.evaluate",
     "export": "plume.commands.export_folder",
     "generate": "plume.commands.generate",

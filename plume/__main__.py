@@ -37,6 +37,7 @@ VERBS = {
     "Look and exchange": {
         "demo": Verb("demo", "--language en|zh --out DIR", "the whole story on real text, in 8 minutes"),
         "show": Verb("show", "RECIPE...", "draw what a recipe asks of a model; needs no data"),
+        "check": Verb("check", "my_objective.py", "put an objective to the laws; draws what breaks one"),
         "import": Verb("import_folder", "HF_FOLDER --out RUN", "make a run of a Hugging Face folder"),
         "export": Verb("export_folder", "RUN --to DIR", "write a folder that transformers loads"),
     },
@@ -45,7 +46,7 @@ _ALL = {name: verb for group in VERBS.values() for name, verb in group.items()}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one command line; its exit code: 0, 1 (a check failed), 2 (what the user can mend), 130 (Ctrl-C)."""
     words = list(sys.argv[1:] if words is None else words)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
@@ -82,8 +83,7 @@ def _run(words: list[str]) -> int:
     module = importlib.import_module(f"plume.commands.{verb.module}")
     from plume.commands.words import call
 
-    call(module.command, name=f"plume {words[0]}", usage=f"{words[0]} {verb.usage}", words=words[1:])
-    return 0
+    return call(module.command, name=f"plume {words[0]}", usage=f"{words[0]} {verb.usage}", words=words[1:])
 
 
 def overview() -> str:

@@ -59,7 +59,11 @@ class Shown:
                                 {"reads": s.shown, "state": s.state, "answers": dict(s.answers)}
                                 for s in stack.slots
                             ],
+                            "notes": {name: list(words) for name, words in stack.notes.items()},
                             "sees": ["".join("01"[int(seen)] for seen in row) for row in stack.sees],
+                            "across": ["".join("01"[int(seen)] for seen in row) for row in stack.across]
+                            if stack.across is not None
+                            else [],
                         }
                         for stack in picture.stacks
                     ],

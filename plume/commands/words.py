@@ -27,8 +27,8 @@ TrustCode = Annotated[
 ]
 
 
-def call(command: Callable[..., None], *, name: str, usage: str, words: Sequence[str]) -> None:
-    """Call a verb's function with a command line's words.
+def call(command: Callable[..., int | None], *, name: str, usage: str, words: Sequence[str]) -> int:
+    """Call a verb's function with a command line's words; its exit code, 0 where it names none.
 
     Raises:
         UserError: the words do not fit; the message has the nearest right flag.
@@ -48,7 +48,7 @@ def call(command: Callable[..., None], *, name: str, usage: str, words: Sequence
         help_flags=["--help", "-h"],
     )
     try:
-        app(list(words))
+        return app(list(words)) or 0
     except MissingArgumentError as error:
         wanted = error.argument.name if error.argument is not None else "something"
         raise UserError(f"{wanted} is missing: plume {usage} (more: {name} --help)") from None

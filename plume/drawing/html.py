@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from plume.drawing.phrases import Language, language_of, phrase
@@ -34,6 +34,8 @@ def _card(picture: Picture) -> str:
     facts = "".join(f"<li>{escape(fact)}</li>" for fact in picture.facts)
     says = "".join(f"<li>{escape(sentence)}</li>" for sentence in picture.says)
     stacks = "".join(_stack(stack, picture.language) for stack in picture.stacks)
+    if len(picture.stacks) > 1:
+        stacks = f"<div class='stacks'>{stacks}</div>"
     return (
         f"<section class='card'><h2>{escape(picture.title)}</h2><ul class='facts'>{facts}</ul>"
         f"<ul class='says'>{says}</ul>{_legend(picture)}{stacks}</section>"
@@ -56,7 +58,7 @@ def _stack(stack: Stack, language: Language) -> str:
     heading = f"<h3>{escape(name)}</h3>" if name else ""
     point = escape(phrase(language, "point"))
     return (
-        f"<div class='stack'>{heading}<div class='strip'>{_strip(stack, language)}</div>"
+        f"<div class='stack' data-stack='{stack.name}'>{heading}<div class='strip'>{_strip(stack, language)}</div>"
         f"<p class='told' data-point='{point}'>{point}</p>{_grid(stack, language)}</div>"
     )
 
@@ -66,6 +68,8 @@ def _strip(stack: Stack, language: Language) -> str:
         f"<span class='slot margin'><span class='n'>{escape(phrase(language, 'slot'))}</span>"
         f"<b>{escape(phrase(language, 'reads'))}</b><i>{escape(phrase(language, 'answers'))}</i></span>"
     )
+    notes = "".join(f"<small>{escape(phrase(language, f'note.{name}'))}</small>" for name in stack.notes)
+    margin = margin.removesuffix("</span>") + notes + "</span>"
     return margin + "".join(_slot(q, slot, stack, language) for q, slot in enumerate(stack.slots))
 
 
@@ -81,25 +85,33 @@ def _slot(q: int, slot: Drawn, stack: Stack, language: Language) -> str:
     if slot.answers:
         told += phrase(language, "told.answer", answer=", ".join(slot.answers.values()))
     bits = "".join("1" if seen else "0" for seen in stack.sees[q])
+    if stack.across is not None:
+        bits += f"' data-across='{''.join('01'[int(seen)] for seen in stack.across[q])}"
+    kind = f"{slot.state} marked" if q in stack.marked else slot.state
+    notes = "".join(f"<small>{escape(words[q]) or '&nbsp;'}</small>" for words in stack.notes.values())
     mark = f"<sup>{MARKS[slot.state]}</sup>" if MARKS[slot.state] else ""
     return (
-        f"<span class='slot {slot.state}' tabindex='0' data-sees='{bits}' data-told='{escape(told)}'>"
-        f"<span class='n'>{q}</span><b>{_piece(slot.shown)}{mark}</b>{answers or '<i>·</i>'}</span>"
+        f"<span class='slot {kind}' tabindex='0' data-sees='{bits}' data-told='{escape(told)}'>"
+        f"<span class='n'>{q}</span><b>{_piece(slot.shown)}{mark}</b>{answers or '<i>·</i>'}{notes}</span>"
     )
 
 
 def _grid(stack: Stack, language: Language) -> str:
-    head = "".join(
-        f"<th scope='col' class='{s.state}'><span lang='{language_of(s.shown)}'>{_piece(s.shown)}</span>"
-        f"<small>{k}</small></th>"
-        for k, s in enumerate(stack.slots)
-    )
+    head = _columns(stack.slots)
+    over = ""
+    if stack.across is not None:
+        head = f"{_columns(stack.first)}<td class='gap'></td>{head}"
+        over = (
+            f"<tr class='over'><td></td><td colspan='{len(stack.first)}'>{escape(phrase(language, 'across'))}</td>"
+            f"<td class='gap'></td><td colspan='{len(stack.slots)}'>{escape(phrase(language, 'within'))}</td></tr>"
+        )
     rows = []
     for q, slot in enumerate(stack.slots):
         asked = " asked" if slot.answers else ""
-        cells = "".join(
-            f"<td class='cell{' on' if seen else ''}'>{'' if seen else '·'}</td>" for seen in stack.sees[q]
-        )
+        asked += " marked" if q in stack.marked else ""
+        cells = _cells(stack.sees[q])
+        if stack.across is not None:
+            cells = f"{_cells(stack.across[q])}<td class='gap'></td>{cells}"
         says = ", ".join(_answer(slot, head, word) for head, word in slot.answers.items())
         rows.append(
             f"<tr class='{slot.state}{asked}' data-row='{q}'>"
@@ -109,8 +121,20 @@ def _grid(stack: Stack, language: Language) -> str:
     caption = f"{phrase(language, 'sees')} <small>({escape(phrase(language, 'sees.row'))})</small>"
     return (
         f"<div class='scroll'><table class='grid'><caption>{caption}</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead>{over}<tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _columns(slots: Sequence[Drawn]) -> str:
+    return "".join(
+        f"<th scope='col' class='{s.state}'><span lang='{language_of(s.shown)}'>{_piece(s.shown)}</span>"
+        f"<small>{k}</small></th>"
+        for k, s in enumerate(slots)
+    )
+
+
+def _cells(seen: Iterable[bool]) -> str:
+    return "".join(f"<td class='cell{' on' if one else ''}'>{'' if one else '·'}</td>" for one in seen)
 
 
 def _answer(slot: Drawn, head: str, word: str) -> str:

@@ -44,6 +44,24 @@ _ENGLISH = {
     "visible.causal": "Every slot sees itself and what stands before it, never what comes after.",
     "visible.right-to-left": "Every slot sees itself and what comes after it, never what stands before.",
     "visible.ranked": "Who sees whom is part of the draw: a slot sees {mean} of {all} slots on average.",
+    "visible.prefix": "The first {n} slots see one another; every later slot sees itself and what stands before it.",
+    "visible.permuted": (
+        "The draw puts the tokens into a random order. A slot with content sees itself and what came before it in that "
+        "order; a query slot (?) stands for one position and sees only what came before: the place, not the token. "
+        "No slot sees a query."
+    ),
+    "visible.across": "Every slot also sees the whole first stack.",
+    "visible.across.some": "Every slot also sees, on average, {mean} of the {all} slots of the first stack.",
+    "features": "A slot is read through features ({shape} numbers), such as the characters of its word, not by its id.",
+    "told.encoder": "First stack: ",
+    "told.decoder": "Second stack: ",
+    "note.segment": "segment",
+    "note.position": "position",
+    "note.order": "in the order",
+    "note.document": "text",
+    "ordinal": "{n}.",
+    "across": "first stack",
+    "within": "second stack",
     "visible.documents": "The row holds {n} texts that do not see one another.",
     "head.next_token": "{n} of {all} slots are asked, each for the token that comes after it.",
     "head.previous_token": "{n} of {all} slots are asked, each for the token that comes before it.",
@@ -99,6 +117,23 @@ _CHINESE = {
     "visible.causal": "每个位置只看得见自己和前面的内容，看不见后面的。",
     "visible.right-to-left": "每个位置只看得见自己和后面的内容，看不见前面的。",
     "visible.ranked": "谁看得见谁也是抽签决定的：每个位置平均看得见 {all} 个位置中的 {mean} 个。",
+    "visible.prefix": "前 {n} 个位置互相看得见，后面的每个位置只看得见自己和前面的内容。",
+    "visible.permuted": (
+        "抽签把词元排成随机的次序。带内容的位置看得见自己和次序在它之前的；查询位置（?）代表一个位置，"
+        "只看得见次序在它之前的：知道地方，不知道内容。谁也看不见查询位置。"
+    ),
+    "visible.across": "每个位置还看得见整个第一个堆栈。",
+    "visible.across.some": "每个位置平均还看得见第一个堆栈 {all} 个位置中的 {mean} 个。",
+    "features": "位置不是按编号，而是通过特征（{shape} 个数）读的，例如一个词的各个字符。",
+    "told.encoder": "第一个堆栈：",
+    "told.decoder": "第二个堆栈：",
+    "note.segment": "片段",
+    "note.position": "所指位置",
+    "note.order": "次序",
+    "note.document": "文本",
+    "ordinal": "第{n}",
+    "across": "第一个堆栈",
+    "within": "第二个堆栈",
     "visible.documents": "这一行里有 {n} 段互相看不见的文本。",
     "head.next_token": "{all} 个位置中有 {n} 个要回答：后面紧接着的是哪个词元。",
     "head.previous_token": "{all} 个位置中有 {n} 个要回答：前面紧挨着的是哪个词元。",

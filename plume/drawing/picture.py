@@ -6,13 +6,13 @@ Works for every objective, since all three are fields of the one ``Example`` (DE
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from plume.drawing.phrases import Language, has_phrase, phrase
-from plume.slots import IGNORE, Array, Example, Slots
+from plume.slots import IGNORE, NEVER, Array, Example, Slots
 from plume.vocabulary import Vocabulary
 
 State = Literal["plain", "special", "hidden", "swapped", "kept", "query"]
@@ -35,11 +35,20 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Stack:
-    """The slots of one stack [T] and who sees whom, bool [T, T]: row q, column k."""
+    """The slots of one stack [T] and who sees whom, bool [T, T]: row q, column k.
+
+    notes: lines of small words, one a slot, by name: "segment", "position", "order" (of the draw), "document"; only
+    where they tell something. first: the slots [E] of the stack before, and across, bool [T, E], which of them each
+    slot sees. marked: slots to look at, such as the one that breaks a law.
+    """
 
     name: Literal["inputs", "encoder", "decoder"]
     slots: tuple[Drawn, ...]
     sees: np.ndarray[Any, np.dtype[np.bool_]]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    first: tuple[Drawn, ...] = ()
+    across: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+    marked: frozenset[int] = frozenset()
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -82,16 +91,25 @@ def picture(
     language: Language = "en",
     names: Mapping[str, Sequence[str]] | None = None,
     token_heads: Collection[str] = TOKEN_HEADS,
+    marked: tuple[int, int] | None = None,
 ) -> Picture:
     """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head,
-    ``token_heads`` the heads that answer with a token; ``says`` are sentences to be added.
+    ``token_heads`` the heads that answer with a token; ``says`` are sentences to be added; ``marked`` is the (stack,
+    slot) to point at.
     """
     words = _Words(pieces, language, names or {}, frozenset(token_heads))
-    stacks = [_stack("encoder" if example.decoder_inputs else "inputs", example.inputs, words, vocab)]
+    two = example.decoder_inputs is not None
+    stacks = [_stack("encoder" if two else "inputs", example.inputs, words, vocab)]
     told = _says(example.inputs, stacks[0], language)
     if example.decoder_inputs is not None:
-        stacks.append(_stack("decoder", example.decoder_inputs, words, vocab))
-        told += _says(example.decoder_inputs, stacks[1], language)
+        decoder = _stack("decoder", example.decoder_inputs, words, vocab)
+        across = _across(example.decoder_inputs, example.inputs)
+        stacks.append(replace(decoder, first=stacks[0].slots, across=across))
+        more = [*_says(example.decoder_inputs, decoder, language), _says_across(across, language)]
+        told = [f"{phrase(language, 'told.encoder')}{t}" for t in told]
+        told += [f"{phrase(language, 'told.decoder')}{t}" for t in more]
+    if marked is not None:
+        stacks[marked[0]] = replace(stacks[marked[0]], marked=frozenset({marked[1]}))
     return Picture(title, tuple(facts), tuple(stacks), (*told, *says), language)
 
 
@@ -134,7 +152,39 @@ def _stack(
     drawn = (
         Drawn(str(s), state, a, words.tokens) for s, state, a in zip(shown, states, answers, strict=True)
     )
-    return Stack(name, tuple(drawn), np.asarray(slots.sees()))
+    return Stack(name, tuple(drawn), np.asarray(slots.sees()), _notes(slots, words.language))
+
+
+def _notes(slots: Slots[Array], language: Language) -> dict[str, tuple[str, ...]]:
+    """What else is known of each slot, where it is not the same everywhere or plain."""
+    notes = {}
+    types, documents = np.asarray(slots.token_type_ids), np.asarray(slots.document_ids)
+    if types.any():
+        notes["segment"] = tuple(chr(ord("A") + int(t)) for t in types)
+    if not np.array_equal(slots.position_ids, np.arange(len(slots))):
+        notes["position"] = tuple(str(int(p)) for p in slots.position_ids)
+    if _pattern(slots) in ("permuted", "ranked"):
+        # The place of each slot in the order of the draw; a query stands where its content does.
+        ranks, until = np.asarray(slots.visible_at), np.asarray(slots.sees_until)
+        places = np.unique(ranks[ranks != NEVER])
+        at = np.where(ranks == NEVER, np.searchsorted(places, until, "right"), np.searchsorted(places, ranks))
+        notes["order"] = tuple(phrase(language, "ordinal", n=int(n) + 1) for n in at)
+    if len(np.unique(documents)) > 1:
+        notes["document"] = tuple(str(int(d) + 1) for d in documents)
+    return notes
+
+
+def _across(decoder: Slots[Array], encoder: Slots[Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Who of the second stack [T] sees whom of the first [E]: all that can be seen of the same document."""
+    same = np.asarray(decoder.document_ids)[:, None] == np.asarray(encoder.document_ids)[None, :]
+    return np.asarray(same & (np.asarray(encoder.visible_at) != NEVER)[None, :])
+
+
+def _says_across(across: np.ndarray[Any, np.dtype[np.bool_]], language: Language) -> str:
+    if across.all():
+        return phrase(language, "visible.across")
+    mean = round(float(across.sum(1).mean()), 1)
+    return phrase(language, "visible.across.some", mean=mean, all=across.shape[1])
 
 
 def _states(slots: Slots[Array], vocab: Vocabulary) -> list[State]:
@@ -153,12 +203,11 @@ def _states(slots: Slots[Array], vocab: Vocabulary) -> list[State]:
 
 
 def _says(slots: Slots[Array], stack: Stack, language: Language) -> list[str]:
-    total = len(stack.slots)
-    says = [
-        phrase(
-            language, f"visible.{_pattern(slots)}", all=total, mean=round(float(stack.sees.sum(1).mean()), 1)
-        )
-    ]
+    total, pattern = len(stack.slots), _pattern(slots)
+    mean = round(float(stack.sees.sum(1).mean()), 1)
+    says = [phrase(language, f"visible.{pattern}", all=total, mean=mean, n=int(stack.sees[0].sum()))]
+    if slots.features is not None:
+        says.append(phrase(language, "features", shape=" × ".join(map(str, slots.features.shape[1:]))))
     if (documents := len(np.unique(slots.document_ids))) > 1:
         says.append(phrase(language, "visible.documents", n=documents))
     count = {
@@ -193,4 +242,8 @@ def _pattern(slots: Slots[Array]) -> str:
         return "causal"
     if np.array_equal(sees, same & (at[None, :] >= at[:, None])):
         return "right-to-left"
-    return "ranked"
+    if (np.asarray(slots.visible_at) == NEVER).any():
+        return "permuted"
+    first = int(sees[0].sum())
+    prefix = (at[None, :] <= at[:, None]) | ((at[None, :] < first) & (at[:, None] < first))
+    return "prefix" if same.all() and np.array_equal(sees, prefix) else "ranked"

@@ -67,6 +67,10 @@ STYLE = """
   }
   .slot:is(.hidden, .swapped, .kept, .query) b { border-color: currentColor; font-weight: 700 }
   .slot.special b { border-style: dashed }
+  .slot small { line-height: 1.3; font-size: .68rem; opacity: .75 }
+  .slot.marked b, tr.marked th { outline: 3px solid var(--swapped); outline-offset: 1px; border-radius: 6px }
+  .stacks { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)) }
+  .stacks > * { min-width: 0 }
   .margin {
     align-items: flex-end; opacity: .65; padding-right: .4rem;
     b { border-color: transparent; padding-inline: 0; font-size: .85rem; line-height: 1.77 }
@@ -96,9 +100,12 @@ STYLE = """
     }
     td.cell.on { background: color-mix(in srgb, var(--on) 40%, transparent) }
     tr.asked td.cell.on { background: var(--on) }
+    td.gap { min-width: 9px; width: 9px }
+    tr.over td { font-size: .7rem; opacity: .7; padding-bottom: .2rem }
     tr { transition: opacity .12s }
     td.says { padding-left: .5rem; white-space: nowrap }
   }
+  .watched .slot:not(.seen, .margin) { opacity: .22 }
   .looking .slot:not(.seen, .looker, .margin), .looking tbody tr:not(.looker) { opacity: .22 }
   .looker b { box-shadow: 0 0 0 3px color-mix(in srgb, var(--on) 45%, transparent) }
   @media print { .card { break-inside: avoid } }
@@ -109,16 +116,21 @@ SCRIPT = """
 for (const stack of document.querySelectorAll('.stack')) {
   const slots = [...stack.querySelectorAll('.slot[data-sees]')], rows = [...stack.querySelectorAll('tr[data-row]')];
   const told = stack.querySelector('.told');
+  const first = stack.dataset.stack === 'decoder' ? stack.previousElementSibling : null;
+  const theirs = first ? [...first.querySelectorAll('.slot[data-sees]')] : [];
   const look = q => {
     stack.classList.add('looking');
     slots.forEach((slot, k) => slot.classList.toggle('seen', slots[q].dataset.sees[k] === '1'));
+    theirs.forEach((slot, k) => slot.classList.toggle('seen', slots[q].dataset.across[k] === '1'));
+    first?.classList.add('watched');
     [slots, rows].forEach(list => list.forEach((x, k) => x.classList.toggle('looker', k === q)));
     told.textContent = slots[q].dataset.told;
   };
   const rest = () => {
     stack.classList.remove('looking');
     told.textContent = told.dataset.point;
-    [...slots, ...rows].forEach(x => x.classList.remove('seen', 'looker'));
+    first?.classList.remove('watched');
+    [...slots, ...rows, ...theirs].forEach(x => x.classList.remove('seen', 'looker'));
   };
   [slots, rows].forEach(list => list.forEach((x, q) => {
     for (const event of ['pointerenter', 'focus']) x.addEventListener(event, () => look(q));

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -30,6 +30,7 @@ STYLES: dict[State, str] = {
     "query": "bold yellow",
 }
 ANSWER = "bold green"
+MARKED = "bold reverse red"
 SIDE_BY_SIDE = 140  # columns of a terminal from which two pictures stand beside each other
 
 
@@ -51,7 +52,7 @@ def _panel(picture: Picture, width: int) -> Panel:
     for stack in picture.stacks:
         if stack.name != "inputs":
             parts += [Text(), Text(phrase(picture.language, f"stack.{stack.name}"), style="bold")]
-        parts += [Text(), *_strip(stack, picture, width), _grid(stack, picture)]
+        parts += [Text(), *_strip(stack, picture, width), _grid(stack, picture, width)]
     parts += [Text(), _legend(picture), Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
     return Panel(Group(*parts), title=Text(picture.title, style="bold"), title_align="left", padding=(0, 1))
 
@@ -59,14 +60,18 @@ def _panel(picture: Picture, width: int) -> Panel:
 def _strip(stack: Stack, picture: Picture, width: int) -> list[RenderableType]:
     """The slots in reading order, under each what it must say."""
     labels = [phrase(picture.language, "reads"), phrase(picture.language, "answers")]
-    margin = max(map(cell_len, labels)) + 2
+    named = {phrase(picture.language, f"note.{name}"): notes for name, notes in stack.notes.items()}
+    margin = max(map(cell_len, [*labels, *named])) + 2
     lines: list[RenderableType] = []
     row: list[tuple[int, Drawn, int]] = []
     used = margin
     for slot in [*enumerate(stack.slots), None]:
-        size = 0 if slot is None else max(cell_len(_top(slot[1])), *map(cell_len, _bottom(slot[1])), 2) + 2
+        size = 0
+        if slot is not None:
+            words = [_top(slot[1]), *_bottom(slot[1]), *(notes[slot[0]] for notes in named.values())]
+            size = max(2, *map(cell_len, words)) + 2
         if slot is None or used + size > width:
-            lines += _strip_row(row, labels, margin)
+            lines += _strip_row(row, labels, margin, named, stack.marked)
             row, used = [], margin
         if slot is not None:
             row.append((*slot, size))
@@ -74,17 +79,28 @@ def _strip(stack: Stack, picture: Picture, width: int) -> list[RenderableType]:
     return lines
 
 
-def _strip_row(row: Sequence[tuple[int, Drawn, int]], labels: Sequence[str], margin: int) -> list[Text]:
+def _strip_row(
+    row: Sequence[tuple[int, Drawn, int]],
+    labels: Sequence[str],
+    margin: int,
+    notes: Mapping[str, Sequence[str]],
+    marked: Collection[int],
+) -> list[Text]:
     height = max((len(_bottom(slot)) for _, slot, _ in row), default=0)
     top = Text(set_cell_size(labels[0], margin), style="dim")
     bottoms = [Text(set_cell_size(labels[1] if i == 0 else "", margin), style="dim") for i in range(height)]
-    for _, slot, size in row:
-        top.append(set_cell_size(_top(slot), size), style=f"not dim {STYLES[slot.state]}")
+    small = [Text(set_cell_size(name, margin), style="dim") for name in notes]
+    for line, words in zip(small, notes.values(), strict=True):
+        for number, _, size in row:
+            line.append(set_cell_size(words[number], size))
+    for number, slot, size in row:
+        style = MARKED if number in marked else f"not dim {STYLES[slot.state]}"
+        top.append(set_cell_size(_top(slot), size), style=style)
         words = _bottom(slot)
         for i, line in enumerate(bottoms):
             word = words[i] if i < len(words) else ("·" if i == 0 else "")
             line.append(set_cell_size(word, size), style=f"not dim {ANSWER}" if word != "·" else "dim")
-    return [top, *bottoms, Text()]
+    return [top, *bottoms, *small, Text()]
 
 
 def _top(slot: Drawn) -> str:
@@ -96,22 +112,41 @@ def _bottom(slot: Drawn) -> list[str]:
     return [*tokens, *(f"→{w}" for head, w in slot.answers.items() if head not in slot.tokens)] or [""]
 
 
-def _grid(stack: Stack, picture: Picture) -> Text:
+def _grid(stack: Stack, picture: Picture, width: int) -> Text:
+    """Who sees whom; of a second stack first what it sees of the first one, where there is room for both."""
     names = [_visible(slot.shown) for slot in stack.slots]
-    width = min(12, max(map(cell_len, names)))
+    column = min(12, max(map(cell_len, names)))
+    before = len(stack.first) if stack.across is not None else 0
+    if before and column + 4 + 2 * (before + len(names)) + 2 > width:
+        before = 0
     text = Text()
     text.append(f"{phrase(picture.language, 'sees')} ({phrase(picture.language, 'sees.row')})\n", style="dim")
-    text.append(" " * (width + 4) + " ".join(str(i % 10) for i in range(len(names))) + "\n", style="dim")
+    if before:
+        over = set_cell_size(phrase(picture.language, "across"), 2 * before)
+        text.append(" " * (column + 4) + over + "│ " + phrase(picture.language, "within") + "\n", style="dim")
+    digits = " ".join(str(i % 10) for i in range(len(names)))
+    text.append(" " * (column + 4), style="dim")
+    if before:
+        text.append(" ".join(str(i % 10) for i in range(before)) + " │ ", style="dim")
+    text.append(digits + "\n", style="dim")
     for q, slot in enumerate(stack.slots):
         text.append(f"{q:>2} ", style="dim")
-        text.append(set_cell_size(names[q], width) + " ", style=STYLES[slot.state])
-        for k in range(len(names)):
-            seen = bool(stack.sees[q, k])
-            asked = ANSWER if slot.answers else "cyan"
-            text.append("■ " if seen else "· ", style=asked if seen else "dim")
+        text.append(
+            set_cell_size(names[q], column) + " ", style=MARKED if q in stack.marked else STYLES[slot.state]
+        )
+        asked = ANSWER if slot.answers else "cyan"
+        if before and stack.across is not None:
+            _cells(text, stack.across[q], asked)
+            text.append("│ ", style="dim")
+        _cells(text, stack.sees[q], asked)
         text.append(" ".join(_bottom(slot)) + "\n", style=ANSWER)
     text.rstrip()
     return text
+
+
+def _cells(text: Text, seen: Iterable[bool], style: str) -> None:
+    for one in seen:
+        text.append("■ " if one else "· ", style=style if one else "dim")
 
 
 def _legend(picture: Picture) -> Text:

@@ -77,13 +77,18 @@ def test_patterns_are_read_off_the_ranks() -> None:
     assert said(replace(right, visible_at=backwards, sees_until=backwards)) == phrase(
         "en", "visible.right-to-left"
     )
-    assert said(Slots.prefix(ids, 2)) == phrase(
-        "en", "visible.ranked", mean=2.8, all=4
-    )  # 2 + 2 + 3 + 4 of 16
+    assert said(Slots.prefix(ids, 2)) == phrase("en", "visible.prefix", n=2)
+    uneven = replace(right, sees_until=np.array([1, 0, 2, 3]))
+    assert said(uneven) == phrase("en", "visible.ranked", mean=2.5, all=4)  # 2 + 1 + 3 + 4 of 16
     query = Slots.permuted(ids, [2, 0, 3, 1], [3, 1], VOCAB.size)
     drawn = picture(Example(query), pieces, VOCAB)
     assert [slot.state for slot in drawn.stacks[0].slots][4:] == ["query", "query"]
     assert not drawn.stacks[0].sees[:, 4:].any(), "nobody sees a query slot"
+    assert drawn.says[0] == phrase("en", "visible.permuted")
+    # A query stands where its content stands in the order, and at its position.
+    assert drawn.stacks[0].notes["order"] == ("2.", "4.", "1.", "3.", "3.", "4.")
+    assert drawn.stacks[0].notes["position"] == ("0", "1", "2", "3", "3", "1")
+    assert "in the order" in text_of(drawn, 80) and "<small>3.</small>" in fragment([drawn])
 
 
 def test_two_stacks_are_two_parts() -> None:
@@ -91,6 +96,28 @@ def test_two_stacks_are_two_parts() -> None:
     drawn = picture(Example(Slots.bidirectional([5, 6]), decoder), pieces, VOCAB)
     assert [stack.name for stack in drawn.stacks] == ["encoder", "decoder"]
     assert "encoder" in text_of(drawn, 80) and "decoder" in fragment([drawn])
+    across = drawn.stacks[1].across
+    assert across is not None and across.shape == (2, 2) and across.all()
+    assert "Second stack: " + phrase("en", "visible.across") in drawn.says
+    [first, second] = [line for line in text_of(drawn, 80).splitlines() if "■ ■ │ ■" in line]
+    assert "■ ■ │ ■ · " in first and "■ ■ │ ■ ■ " in second
+    assert fragment([drawn]).count("data-across='11'") == 2
+
+
+def test_a_second_stack_sees_its_own_document_of_the_first_alone() -> None:
+    apart = np.array([0, 0, 1])
+    decoder = Slots.causal([4, 5], document_ids=np.array([0, 1]))
+    drawn = picture(Example(Slots.bidirectional([5, 6, 7], document_ids=apart), decoder), pieces, VOCAB)
+    assert drawn.stacks[1].across is not None
+    assert drawn.stacks[1].across.tolist() == [[True, True, False], [False, False, True]]
+    assert drawn.stacks[1].notes["document"] == ("1", "2")
+
+
+def test_a_slot_can_be_pointed_at() -> None:
+    slots = Slots.causal([5, 6, 7], token_type_ids=np.array([0, 0, 1]))
+    drawn = picture(Example(slots), pieces, VOCAB, marked=(0, 1))
+    assert drawn.stacks[0].marked == {1} and drawn.stacks[0].notes["segment"] == ("A", "A", "B")
+    assert fragment([drawn]).count("slot plain marked") == 1
 
 
 def text_of(drawn: Picture | list[Picture], width: int) -> str:
@@ -178,7 +205,7 @@ def test_the_page_is_whole_and_needs_nothing_else(language: Language) -> None:
     assert (
         "http" not in html
         and html.count("<td class='cell on'>") == 6 + 49
-        and html.count("data-sees") == 10 + 1
+        and html.count("data-sees='") == 10
     )
     Checked(fragment(drawn))
     assert "<script" not in fragment(drawn), "a notebook runs nothing of ours"
