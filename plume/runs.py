@@ -27,14 +27,14 @@ from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models import interop
-from plume.models.heads import Head
+from plume.models.heads import Asked, Head
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
-from plume.objectives.classification import Classification
+from plume.objectives.classification import Classification, Labelled
 from plume.objectives.masked import MaskedLM
-from plume.slots import Array, Example, Slots, collate
+from plume.slots import IGNORE, Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
 from plume.training import stages
 from plume.training.checkpoints import Checkpoints, folder_name, open_checkpoint
@@ -200,17 +200,21 @@ class Run:
 
         def many(items: Sequence[Text]) -> list[Classified]:
             framed = [
-                objective.read([self.tokenizer.encode(s) for s in _pair(t)], self._vocab) for t in items
+                objective.ask(Labelled(tuple(self.tokenizer.encode(s) for s in _pair(t)), 0), self._vocab)
+                for t in items
             ]
-            slot = {id(slots): at for slots, at in framed}
             head: Head = self.model.heads["label"]
 
             def answer(slots: Slots[Array], hidden: Sequence[Tensor]) -> Classified:
-                shares = head.logits(hidden[-1][slot[id(slots)]]).float().softmax(-1).tolist()
+                at = torch.from_numpy(np.flatnonzero(slots.labels["label"] != IGNORE)).to(self._device)
+                states = torch.stack(list(hidden), -2) if head.reads == "layers" else hidden[-1]
+                none = torch.zeros_like(at)
+                logits, _ = head.answers(Asked(states[at], none, none, none, {}))
+                shares = logits[0].float().softmax(-1).tolist()
                 table = dict(zip(objective.labels, shares, strict=True))
                 return Classified(max(table, key=lambda label: table[label]), table)
 
-            return self._each([slots for slots, _ in framed], answer)
+            return self._each(framed, answer)
 
         return _one_or_many(texts, many)
 

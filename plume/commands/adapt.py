@@ -38,6 +38,7 @@ def adapt(
     Raises:
         UserError: anything the user can mend; the sentence says how.
     """
+    from plume.objectives.classification import Classification
     from plume.training import adaptation
     from plume.training.folder import RunFolder
 
@@ -49,6 +50,8 @@ def adapt(
             f"{source} is no run with checkpoints (plume import makes one of a Hugging Face folder)"
         )
     chosen = _chosen(source, settings, files, examples, trust_code, columns)
+    objective = chosen.objective if chosen else None
+    assert objective is None or isinstance(objective, Classification)  # ``_chosen`` says so
     folder = adaptation.adapt(
         source,
         data=files,
@@ -56,6 +59,7 @@ def adapt(
         out=Path(out),
         examples=chosen.examples if chosen else examples,
         mode=chosen.mode if chosen else "full",
+        objective=objective,
         training=chosen.training if chosen else None,
         trust_code=trust_code,
         accept_changes=accept_changes,
@@ -78,28 +82,37 @@ def _chosen(
     if not settings:
         return None
     from plume import config
+    from plume.objectives.classification import Classification
     from plume.runs import load
-    from plume.training.adaptation import Mode, read_labelled, suitable
+    from plume.training.adaptation import Mode, classifier, read_labelled, suitable
     from plume.training.settings import Adaptation
 
     parent = load(source, trust_code=trust_code)
     shape = parent.model.backbone.config
+    rows = read_labelled(files, **columns)  # type: ignore[arg-type]
+    labels = tuple(sorted({row.label for row in rows}))
+    assert parent.recipe is not None  # a run has one
+    objective = classifier(parent.recipe, labels if len(labels) > 1 else ("0", "1"))
 
     def plain(count: int, mode: Mode) -> Adaptation:
         training = suitable(count, shape, mode)
         if any(word.startswith("training.steps=") for word in settings):
             training = replace(training, warmup_steps=None)  # a share of the steps, however few they are
-        return Adaptation(
-            objective=parent.objective, model=shape, training=training, mode=mode, examples=examples
-        )
+        return Adaptation(objective=objective, model=shape, training=training, mode=mode, examples=examples)
 
     mode = config.override(plain(16, "full"), settings).mode  # every bad word is told here, all at once
-    count = sum(row.split == "train" for row in read_labelled(files, **columns))  # type: ignore[arg-type]
+    count = sum(row.split == "train" for row in rows)
     count = max(1, count if examples is None else min(examples, count))
     chosen: Adaptation = config.override(plain(count, mode), settings)
-    if (chosen.objective, chosen.model) != (parent.objective, shape):
+    found = chosen.objective
+    own = isinstance(found, Classification) and (found.reader, found.labels) == (
+        objective.reader,
+        objective.labels,
+    )
+    if chosen.model != shape or not own:
         raise UserError(
-            "adapt takes its objective and model from the run: only mode and training.* can be set here"
+            "adapt takes its model and reader from the run and its labels from the data: only mode, training.* and "
+            "the rest of objective.* can be set here"
         )
     return chosen
 

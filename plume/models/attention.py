@@ -47,12 +47,20 @@ class Sight:
     blocks: BlockMask | None = None
 
 
-def seen(queries: Slots[Tensor], keys: Slots[Tensor], *, cross: bool = False) -> Tensor:
-    """bool [R, Q, K]: the rule of ``Slots``. Across stacks a slot sees all of its document that is ever visible."""
+def seen(
+    queries: Slots[Tensor], keys: Slots[Tensor], *, cross: bool = False, band: int | None = None
+) -> Tensor:
+    """bool [R, Q, K]: the rule of ``Slots``. Across stacks a slot sees all of its document that is ever visible.
+
+    ``band``: of what the rule lets a slot see it sees what lies fewer than so many positions away (spec 15).
+    """
     same = queries.document_ids[:, :, None] == keys.document_ids[:, None, :]
     if cross:
         return same & (keys.visible_at != NEVER)[:, None, :]
-    return same & (keys.visible_at[:, None, :] <= queries.sees_until[:, :, None])
+    visible = same & (keys.visible_at[:, None, :] <= queries.sees_until[:, :, None])
+    if band is None:
+        return visible
+    return visible & ((queries.position_ids[:, :, None] - keys.position_ids[:, None, :]).abs() < band)
 
 
 def look(
@@ -64,26 +72,27 @@ def look(
     merged: bool = False,
     related: bool = False,
     rate: float = 0.0,
+    band: int | None = None,
     kernel: Kernel | None = None,
 ) -> Sight:
     """Choose the kernel for a stack and prepare what it needs.
 
     ``merged``: the layers will call ``attend_merged``. ``related``: they may put a bias on the scores. ``rate``: the
-    dropout on the weights. ``kernel`` overrides the choice, for tests and benchmarks.
+    dropout on the weights. ``band``: as ``seen``'s. ``kernel`` overrides the choice, for tests and benchmarks.
     """
     layout = queries.layout if queries is keys else None
-    whole = layout is not None and layout.single and layout.pattern != "ranked"
+    whole = band is None and layout is not None and layout.single and layout.pattern != "ranked"
     causal = whole and layout is not None and layout.pattern == "causal"
     device = queries.input_ids.device
     if kernel is None:
         kernel = _choose(device.type, len(keys), merged, related, whole, causal, rate)
     if kernel == "tiles":
-        return Sight(kernel, tiling=cut(queries, num_heads))
+        return Sight(kernel, tiling=cut(queries, num_heads, band))
     if whole:
         return Sight(kernel, causal=causal)
     if kernel == "flex":
-        return Sight(kernel, blocks=_blocks(queries, keys, cross))
-    mask = seen(queries, keys, cross=cross)[:, None]
+        return Sight(kernel, blocks=_blocks(queries, keys, cross, band))
+    mask = seen(queries, keys, cross=cross, band=band)[:, None]
     if device.type == "cpu" and bool(mask.all()):  # a decoding step: asking is cheaper than masking
         return Sight(kernel)
     return Sight(kernel, mask=mask, empty=~mask.any(-1, keepdim=True))
@@ -157,12 +166,15 @@ def _compiled_flex() -> Any:
     return torch.compile(flex_attention)
 
 
-def _blocks(queries: Slots[Tensor], keys: Slots[Tensor], cross: bool) -> BlockMask:
+def _blocks(queries: Slots[Tensor], keys: Slots[Tensor], cross: bool, band: int | None) -> BlockMask:
     def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         same = queries.document_ids[row, q] == keys.document_ids[row, k]
         if cross:
             return same & (keys.visible_at[row, k] != NEVER)
-        return same & (keys.visible_at[row, k] <= queries.sees_until[row, q])
+        visible = same & (keys.visible_at[row, k] <= queries.sees_until[row, q])
+        if band is None:
+            return visible
+        return visible & ((queries.position_ids[row, q] - keys.position_ids[row, k]).abs() < band)
 
     rows, length = queries.input_ids.shape
     device = str(queries.input_ids.device)

@@ -10,6 +10,15 @@ from plume.slots import Slots
 from plume.vocabulary import Vocabulary
 
 
+class SelfStarting(nn.Module):
+    """A module whose parameters have initial values of their own, where ``PretrainedModel.initialise``'s rule is not
+    the paper's."""
+
+    def start(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        """Fill ``parameter``, on the CPU, which this module calls ``name``."""
+        raise NotImplementedError
+
+
 class Linear(nn.Linear):
     """``nn.Linear`` whose initial standard deviation is ``init_scale`` times the model's.
 

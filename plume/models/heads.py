@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from plume.models.activations import activate
 from plume.models.dropout import dropout as random_dropout
+from plume.models.embedding import SelfStarting
 from plume.models.token_loss import token_loss
 from plume.slots import Loss
 
 if TYPE_CHECKING:
     from plume.models.pretrained import Backbone
 
-Reads = Literal["last", "encoder", "backward"]
+Reads = Literal["last", "encoder", "backward", "layers"]
 
 
 class Asked(NamedTuple):
@@ -53,6 +54,10 @@ class Head(nn.Module):
         return Loss(F.cross_entropy(logits, asked.labels, reduction="sum"),
                     self.count(asked.labels, asked.document, asked.example, asked.given))  # fmt: skip
 
+    def answers(self, asked: Asked) -> tuple[Tensor, Tensor]:
+        """Logits [E, K], and which example each of them is about [E]."""
+        return self.logits(asked.hidden), asked.example
+
     def count(self, labels: Tensor, document: Tensor, example: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """What the loss is to be divided by; needs no hidden state, so it is known before the forward."""
         return torch.tensor(float(len(labels)), device=labels.device)
@@ -65,12 +70,16 @@ class TokenHead(Head):
     says whether E is its own table or one of the head's, and what h is multiplied by first (T5, spec 18 section 2).
     ``spread`` is label smoothing: while training, every id counts for that share of the right answer
     (``token_loss``).
+
+    With ``per_document`` the loss is the sum of documents' means instead of tokens' losses, and the count that of
+    documents: GPT-1's auxiliary loss, to which a long text counts no more than a short one (spec 13 section 4).
     """
 
     def __init__(
         self, backbone: Backbone, *, transform: bool = False, bias: bool = False, spread: float = 0.0
     ) -> None:
         super().__init__()
+        self.per_document = False
         # In a tuple, so that it is not a second copy in the state.
         self._table = (backbone.embedding if backbone.tie_head else None,)
         self.table = None if backbone.tie_head else nn.Parameter(torch.empty_like(backbone.embedding.weight))
@@ -106,28 +115,108 @@ class TokenHead(Head):
 
         It is smoothed in training alone: what is held out is told in plain nats.
         """
+        if self.per_document:
+            logits = self.logits(asked.hidden)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            _, where, sizes = asked.document.unique(return_inverse=True, return_counts=True)
+            each = F.cross_entropy(logits, asked.labels, reduction="none")
+            total = (each / sizes[where]).sum()
+            return Loss(total, self.count(asked.labels, asked.document, asked.example, asked.given))
         spread = self.spread if self.training else 0.0
         total = token_loss(self.transform(asked.hidden), self.weight, self.bias, asked.labels, spread=spread)
         return Loss(total, self.count(asked.labels, asked.document, asked.example, asked.given))
+
+    def count(self, labels: Tensor, document: Tensor, example: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Tokens, or with ``per_document`` documents."""
+        counted = document.unique() if self.per_document else labels
+        return torch.tensor(float(len(counted)), device=labels.device)
+
+
+Pool = Literal["slot", "sum", "mean", "max"]
+
+
+class ScalarMix(SelfStarting):
+    """gamma * sum_j softmax(w)_j h_j over L layers, all alike at first (spec 04 section 4)."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(layers))
+        self.gamma = nn.Parameter(torch.empty(1))
+
+    def start(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        parameter.fill_(1.0 if name == "gamma" else 0.0)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., L, D] -> [..., D]."""
+        mixed: Tensor = self.weight.softmax(0) @ states
+        return self.gamma * mixed
 
 
 class PooledHead(Head):
     """One of ``num_labels`` for a slot that sums a text up: BERT's tanh pooler, dropout, a linear map.
 
     ``hidden=False`` leaves the linear map alone, without bias, as GPT-2's ``score`` (spec 14 section 2.2).
+    ``pool`` makes one state of all slots of an example that carry its label, where no slot has seen all of the text
+    or two have (spec 13 section 5: the sum over both orders of a pair). ``mix`` reads a learned mixture of all the
+    backbone's layers (spec 04 section 4).
     """
 
     def __init__(
-        self, backbone: Backbone, num_labels: int, *, hidden: bool = True, dropout: float = 0.0
+        self,
+        backbone: Backbone,
+        num_labels: int,
+        *,
+        hidden: bool = True,
+        dropout: float = 0.0,
+        pool: Pool = "slot",
+        mix: bool = False,
     ) -> None:
         super().__init__()
-        d = backbone.d_model
+        layers, d = backbone.features if mix else (0, backbone.d_model)
+        self.pool = pool
+        self.mix = ScalarMix(layers) if mix else None
+        self.reads = "layers" if mix else "last"
         self.rate = dropout
         self.dense = nn.Linear(d, d) if hidden else None
         self.out = nn.Linear(d, num_labels, bias=hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., num_labels]."""
+        """[..., D] -> [..., num_labels]; with ``mix`` [..., L, D]."""
+        return self._answer(hidden if self.mix is None else self.mix(hidden))
+
+    def answers(self, asked: Asked) -> tuple[Tensor, Tensor]:
+        """Logits [E, num_labels] of the examples [E], each from the state that ``pool`` makes of its slots."""
+        states = asked.hidden if self.mix is None else self.mix(asked.hidden)
+        if self.pool == "slot":
+            return self._answer(states), asked.example
+        example, where = asked.example.unique(return_inverse=True)
+        pooled = states.new_zeros(len(example), states.shape[-1])
+        index = where[:, None].expand_as(states)
+        if self.pool == "max":
+            pooled = pooled.scatter_reduce(0, index, states, "amax", include_self=False)
+        else:
+            pooled = pooled.index_add(0, where, states)
+        if self.pool == "mean":
+            pooled = pooled / where.bincount(minlength=len(example))[:, None]
+        return self._answer(pooled), example
+
+    def loss(self, asked: Asked) -> Loss:
+        """Cross-entropy in nats, summed over the examples, in fp32 or better."""
+        logits, example = self.answers(asked)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        labels = asked.labels
+        if self.pool != "slot":  # every slot of an example has its label
+            order = asked.example.unique(return_inverse=True)[1]
+            labels = labels.new_zeros(len(example)).scatter(0, order, labels)
+        return Loss(F.cross_entropy(logits, labels, reduction="sum"),
+                    self.count(asked.labels, asked.document, asked.example, asked.given))  # fmt: skip
+
+    def count(self, labels: Tensor, document: Tensor, example: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Slots with a label, or with ``pool`` examples."""
+        counted = labels if self.pool == "slot" else example.unique()
+        return torch.tensor(float(len(counted)), device=labels.device)
+
+    def _answer(self, hidden: Tensor) -> Tensor:
         if self.dense is not None:
             hidden = torch.tanh(self.dense(hidden))
         answers: Tensor = self.out(random_dropout(hidden, self.rate, self.training))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from safetensors import SafetensorError
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from plume.errors import UserError
 from plume.models.activations import Activation
-from plume.models.embedding import Embedding, Linear
-from plume.models.heads import Head, PooledHead, Reads
+from plume.models.embedding import Embedding, Linear, SelfStarting
+from plume.models.heads import Head, Pool, PooledHead, Reads
 from plume.models.norms import RMSNorm
 from plume.models.positions import Buckets, Positions
 from plume.seeding import key
@@ -41,11 +41,13 @@ class Hidden:
     memory: Memory | None = None
 
     def __getitem__(self, name: Reads) -> Tensor:
-        """The hidden states that a head reads.
+        """The hidden states that a head reads; "layers" are all of them, [R, L, layers, D].
 
         Raises:
             ValueError: this backbone has none of that name.
         """
+        if name == "layers":
+            return torch.stack(self.layers, -2)
         states = {"last": self.last, "encoder": self.encoder, "backward": self.backward}[name]
         if states is None:
             raise ValueError(f"a head reads the {name!r} states, which this backbone does not have")
@@ -70,6 +72,7 @@ class Backbone(Protocol):
     head_scale: float  # what hidden states are multiplied by before they meet that table
     packs: bool  # whether several examples may share a row
     activation_checkpointing: bool  # recompute each layer in the backward pass
+    features: tuple[int, int]  # how many ``Hidden.layers`` there are, and how wide
 
     @property
     def embedding(self) -> Embedded: ...
@@ -86,7 +89,14 @@ class Backbone(Protocol):
 
 
 class BackboneConfig(Protocol):
-    """TransformerConfig, RecurrentConfig, ...: a frozen dataclass that builds its backbone."""
+    """TransformerConfig, RecurrentConfig, ...: a frozen dataclass that builds its backbone.
+
+    ``pool``: how a text is summed up for a task: by one slot that has seen it all, or, where none has, by what is
+    made of all of them. ``mixes``: a task reads a mixture of all layers, not the last one.
+    """
+
+    pool: ClassVar[Pool]
+    mixes: ClassVar[bool]
 
     def build(self, vocab: Vocabulary) -> Any: ...  # a Backbone that is an nn.Module
 
@@ -231,7 +241,9 @@ class PretrainedModel(nn.Module):
                 name = names[id(parameter)]
                 generator = torch.Generator().manual_seed(key(seed, "init", *name.encode()))
                 drawn = torch.empty(parameter.shape)
-                if isinstance(module, nn.LayerNorm | RMSNorm):
+                if isinstance(module, SelfStarting):
+                    module.start(own, drawn, generator)
+                elif isinstance(module, nn.LayerNorm | RMSNorm):
                     drawn.fill_(1.0 if own == "weight" else 0.0)
                 elif isinstance(module, nn.RNNBase):
                     drawn.uniform_(-(module.hidden_size**-0.5), module.hidden_size**-0.5, generator=generator)

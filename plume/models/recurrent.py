@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from plume.models.activations import Activation
 from plume.models.dropout import dropout
 from plume.models.embedding import Embedding
+from plume.models.heads import Pool
 from plume.models.pretrained import Hidden, Init
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
@@ -33,6 +34,8 @@ class RecurrentConfig:
     cell: Cell = "lstm"
     dropout: float = 0.0
     init_std: float = 0.1
+    pool: ClassVar[Pool] = "slot"
+    mixes: ClassVar[bool] = False
 
     def build(self, vocab: Vocabulary) -> Recurrent:
         return Recurrent(self, vocab)
@@ -59,6 +62,7 @@ class Recurrent(nn.Module):
         self.init_std = config.init_std
         self.tie_head, self.head_scale = True, 1.0
         self.activation_checkpointing = False
+        self.features = (config.num_layers + 1, config.d_model)
         self.embedding = Embedding(vocab, config.d_model)
         make = _CELLS[config.cell]
         # Layers are modules of their own: torch's stacked cells draw their dropout where no key is set.

@@ -48,16 +48,23 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """The tiles of a batch. covered: no slot lies outside them; those that do are padding and get 0."""
+    """The tiles of a batch.
+
+    covered: no slot lies outside them, and the last tile of a span has all its keys; what lies outside gets 0.
+    """
 
     tiles: tuple[Tile, ...]
     covered: bool
 
 
-def cut(slots: Slots[Tensor], num_heads: int) -> Tiling:
-    """The tiles of rows [R, L], from the layout where there is one and from the ranks inside each tile."""
+def cut(slots: Slots[Tensor], num_heads: int, band: int | None = None) -> Tiling:
+    """The tiles of rows [R, L], from the layout where there is one and from the ranks inside each tile.
+
+    band: a slot sees only what lies fewer than so many positions away, and keys beyond that are left out.
+    """
     rows = _spans(slots.layout, slots.input_ids.shape)
     causal = slots.layout is not None and slots.layout.pattern == "causal"
+    near = band if band is not None and _consecutive(slots) else 0
     tiles = []
     for group, spans in _groups(rows, num_heads):
         for start, stop, plain in spans:
@@ -65,19 +72,31 @@ def cut(slots: Slots[Tensor], num_heads: int) -> Tiling:
             for first in range(start, stop, step):
                 queries = slice(first, min(first + step, stop))
                 keys = slice(start, queries.stop if plain and causal else stop)
-                hidden, sighted = (None, None) if plain else _mask(slots, group, queries, keys)
-                tiles.append(
-                    Tile(group, queries, keys, plain and causal, queries.stop == stop, hidden, sighted)
-                )
+                if near:
+                    keys = slice(max(start, first + 1 - near), min(keys.stop, queries.stop + near - 1))
+                dense = plain and (band is None or stop - start <= band)
+                hidden, sighted = (None, None) if dense else _mask(slots, group, queries, keys, band)
+                last = queries.stop == stop and not near
+                tiles.append(Tile(group, queries, keys, dense and causal, last, hidden, sighted))
     covered = all(sum(stop - start for start, stop, _ in spans) == len(slots) for spans in rows)
-    return Tiling(tuple(tiles), covered)
+    return Tiling(tuple(tiles), covered and not near)
+
+
+def _consecutive(slots: Slots[Tensor]) -> bool:
+    """Whether in every document positions grow by 1 from slot to slot, so that slots are as far apart as positions."""
+    follows = slots.document_ids[:, 1:] == slots.document_ids[:, :-1]
+    ones = slots.position_ids[:, 1:] - slots.position_ids[:, :-1] == 1
+    return bool((ones | ~follows | (slots.document_ids[:, 1:] < 0)).all())
 
 
 def _mask(
-    slots: Slots[Tensor], rows: slice, queries: slice, keys: slice
+    slots: Slots[Tensor], rows: slice, queries: slice, keys: slice, band: int | None
 ) -> tuple[Tensor | None, Tensor | None]:
     visible = slots.visible_at[rows, None, keys] <= slots.sees_until[rows, queries, None]
     visible &= slots.document_ids[rows, None, keys] == slots.document_ids[rows, queries, None]
+    if band is not None:
+        apart = slots.position_ids[rows, None, keys] - slots.position_ids[rows, queries, None]
+        visible &= apart.abs() < band
     if bool(visible.all()):
         return None, None
     some = visible.any(-1, keepdim=True)

@@ -6,10 +6,10 @@ Shapes: R rows, L slots, D = d_model, H heads, d = d_head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from plume.models.activations import Activation, activate
 from plume.models.attention import Sight, attend, attend_merged, look
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
+from plume.models.heads import Pool
 from plume.models.memory import Growing, follow
 from plume.models.norms import Norm, RMSNorm
 from plume.models.norms import norm as new_norm
@@ -39,9 +40,10 @@ class TransformerConfig:
     to ``max_distance``, and have no end. token_types: segment rows added to the embeddings. embedding_norm: a norm
     on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original). scale_by_layer: GPT-2's
     ``scale_attn_by_inverse_layer_idx``; scale_attention=False: scores are not divided by sqrt(d_head) (T5).
-    virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). norm: "rms" is T5's.
-    bias=False: no linear map and no norm adds anything. d_head: None is D / H. gated: the feed-forward multiplies
-    one activated matrix by another (GEGLU).
+    virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). bands, where set, has an
+    entry a layer of each stack: None sees all that its ranks let it see, a number only what lies fewer positions
+    away (GPT-3, spec 15). norm: "rms" is T5's. bias=False: no linear map and no norm adds anything. d_head: None is
+    D / H. gated: the feed-forward multiplies one activated matrix by another (GEGLU).
 
     dropout is used on embeddings and before each residual sum, attention_dropout on the attention weights;
     embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout after
@@ -71,6 +73,7 @@ class TransformerConfig:
     norm_eps: float = 1e-5
     scale_by_layer: bool = False
     virtual_tokens: int = 0
+    bands: tuple[int | None, ...] | None = None
     init_std: float = 0.02
     norm: Norm = "layer"
     bias: bool = True
@@ -84,6 +87,8 @@ class TransformerConfig:
     init: Init = "normal"
     tie_head: bool = True
     scale_head: bool = False
+    pool: ClassVar[Pool] = "slot"
+    mixes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.d_head is None and self.d_model % self.num_heads:
@@ -99,6 +104,11 @@ class TransformerConfig:
                 f"num_buckets must be at least 4 and max_distance more than half as many, got "
                 f"{self.num_buckets} and {self.max_distance}"
             )
+        layers = {self.num_layers, self.num_decoder_layers or self.num_layers}
+        if self.bands is not None and layers != {len(self.bands)}:
+            raise ValueError(f"bands needs one entry a layer ({self.num_layers}), got {len(self.bands)}")
+        if any(band is not None and band < 1 for band in self.bands or ()):
+            raise ValueError(f"a band is at least 1 position wide, got {self.bands}")
 
     @property
     def head_width(self) -> int:
@@ -126,6 +136,7 @@ class Transformer(nn.Module):
         self.tie_head = config.tie_head
         self.head_scale = config.d_model**-0.5 if config.scale_head else 1.0
         self.activation_checkpointing = False
+        self.features = ((config.num_decoder_layers or config.num_layers) + 1, config.d_model)
         self.embedding = Embedding(
             vocab, config.d_model, token_types=config.token_types, virtual_tokens=config.virtual_tokens
         )
@@ -221,11 +232,11 @@ class Transformer(nn.Module):
 class View:
     """What the layers of one pass through a stack share.
 
-    merged: keys are the queries' own slots, and nothing relates their positions. across: who sees whom in the
-    first stack.
+    sights: who sees whom, by a layer's band. merged: keys are the queries' own slots, and nothing relates their
+    positions. across: who sees whom in the first stack.
     """
 
-    sight: Sight
+    sights: Mapping[int | None, Sight]
     relate: Relate | None
     merged: bool
     across: Sight | None
@@ -299,8 +310,11 @@ class Stack(nn.Module):
         choose = partial(look, num_heads=self.config.num_heads, rate=rate)
         relate = positions.prepare(slots, keys)
         merged = keys is slots and relate is None
-        sight = choose(slots, keys, merged=merged, related=relate is not None)
-        return View(sight, relate, merged, None if encoder is None else choose(slots, encoder[0], cross=True))
+        bands = dict.fromkeys(self.config.bands or (None,))
+        sights = {b: choose(slots, keys, merged=merged, related=relate is not None, band=b) for b in bands}
+        return View(
+            sights, relate, merged, None if encoder is None else choose(slots, encoder[0], cross=True)
+        )
 
 
 class Layer(nn.Module):
@@ -318,6 +332,7 @@ class Layer(nn.Module):
         self.scale = config.head_width**-0.5 if config.scale_attention else 1.0
         if config.scale_by_layer:
             self.scale /= index + 1
+        self.band = None if config.bands is None else config.bands[index]
         self.attention_norm = _norm(config)
         self.qkv = linear(d, 3 * inner, init_scale=(query, 1.0, 1.0))
         self.attention_out = linear(inner, d, init_scale=residual)
@@ -368,15 +383,15 @@ class Layer(nn.Module):
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(*qkv.shape[:2], 3, self.config.num_heads, -1)
         rate = self.config.attention_dropout if self.training else 0.0
-        kv = qkv[:, :, 1:].permute(0, 3, 2, 1, 4)
+        kv, sight = qkv[:, :, 1:].permute(0, 3, 2, 1, 4), view.sights[self.band]
         if memorise is not None:
             kv = memorise(kv)
         if view.merged:
-            return attend_merged(qkv, view.sight, scale=self.scale, rate=rate).flatten(2)
+            return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
         q, k, v, bias = qkv[:, :, 0].transpose(1, 2), kv[:, :, 0], kv[:, :, 1], None
         if view.relate is not None:
             q, k, bias = view.relate(q, k)
-        return attend(q, k, v, view.sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
+        return attend(q, k, v, sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
 
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
         q: Tensor = self.cross_q(x)

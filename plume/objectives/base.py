@@ -78,6 +78,12 @@ class Objective(ABC, Generic[Source]):
         ids = np.concatenate([np.append(s, vocab.require("eos")) for s in segments])
         return Slots.causal(ids), len(ids) - 1
 
+    def also(self, read: Slots[Array]) -> dict[str, Array]:
+        """What pretraining asks of a text that is read as it is: labels [T] by head, for an auxiliary loss beside a
+        task's own (spec 13 section 4). The default: nothing, for what must be hidden first cannot be asked.
+        """
+        return {}
+
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         """How this family is asked for the token after ``ids``: the inputs and the slot that answers.
 

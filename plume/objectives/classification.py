@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plume.models.heads import Head, PooledHead
+from plume.models.heads import Head, Pool, PooledHead, TokenHead
 from plume.objectives.base import Objective
 from plume.slots import IGNORE, Example, Slots
 from plume.vocabulary import Vocabulary
@@ -33,6 +33,11 @@ class Classification(Objective[Labelled]):
     ``reader`` is the objective of pretraining: it frames the text and says which slot answers, so that a
     bidirectional model answers at [CLS] and a causal one at the end. Texts longer than ``max_length`` slots
     are cut, of a pair the longer one first. ``hidden`` gives the head BERT's dense tanh layer.
+
+    ``pool`` asks all slots of the text instead, and makes one state of them; ``mix`` reads a learned mixture of all
+    layers (ELMo, spec 04 section 4). ``symmetric`` reads a pair in both orders and sums what sums them up (spec 13
+    section 5). ``lm_weight`` adds lambda times what pretraining asks of the same text, the mean over texts of the
+    mean over tokens (spec 13 section 4); at 0 that head is not there at all.
     """
 
     reader: Objective[Any]
@@ -40,24 +45,70 @@ class Classification(Objective[Labelled]):
     max_length: int = 512
     hidden: bool = True
     dropout: float = 0.1
+    pool: Pool = "slot"
+    mix: bool = False
+    symmetric: bool = False
+    lm_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.symmetric and self.pool != "slot":
+            raise ValueError(f"symmetric sums two slots, so pool must be 'slot', not {self.pool!r}")
+        if self.lm_weight < 0:
+            raise ValueError(f"lm_weight must be at least 0, got {self.lm_weight}")
         if len(self.labels) < 2:
             raise ValueError(f"classification needs at least two different labels, found {list(self.labels)}")
 
     def example(self, source: Labelled, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         if not sum(len(s) for s in source.segments):
             return None
-        inputs, slot = self.read(source.segments, vocab)
+        return Example(self.ask(source, vocab))
+
+    def ask(self, source: Labelled, vocab: Vocabulary) -> Slots[Array]:
+        """The text as it is read, with the labels where they are asked."""
+        orders = [source.segments]
+        if self.symmetric and len(source.segments) == 2:
+            orders.append(source.segments[::-1])
+        read = [self._ask(segments, source.label, vocab) for segments in orders]
+        return read[0] if len(read) == 1 else _side_by_side(read)
+
+    def _ask(self, segments: Sequence[Array], label: int, vocab: Vocabulary) -> Slots[Array]:
+        inputs, slot = self.read(segments, vocab)
         labels = np.full(len(inputs), IGNORE)
-        labels[slot] = source.label
-        return Example(replace(inputs, labels={"label": labels}))
+        labels[slot if self.pool == "slot" else slice(None)] = label
+        asked = {"label": labels}
+        if self.lm_weight:
+            also = self.reader.also(inputs)
+            if not also:
+                raise ValueError(
+                    f"{type(self.reader).__name__} asks nothing of a text that is read as it is: lm_weight must be 0"
+                )
+            asked |= also
+        return replace(inputs, labels=asked)
 
     def restore(self, example: Example[Array]) -> Array:
         return example.inputs.input_ids
 
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
-        return {"label": PooledHead(backbone, len(self.labels), hidden=self.hidden, dropout=self.dropout)}
+        pool: Pool = "sum" if self.symmetric else self.pool
+        heads: dict[str, Head] = {
+            "label": PooledHead(
+                backbone,
+                len(self.labels),
+                hidden=self.hidden,
+                dropout=self.dropout,
+                pool=pool,
+                mix=self.mix,
+            )
+        }
+        if self.lm_weight:
+            for name, head in self.reader.heads(backbone, vocab).items():
+                if isinstance(head, TokenHead):
+                    head.per_document = True
+                heads[name] = head
+        return heads
+
+    def weights(self) -> Mapping[str, float]:
+        return {"next_token": self.lm_weight} if self.lm_weight else {}
 
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         framed, slot = self.reader.read(segments, vocab)
@@ -68,6 +119,24 @@ class Classification(Objective[Labelled]):
 
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.reader.ask_next(ids, vocab)
+
+
+def _side_by_side(parts: Sequence[Slots[Array]]) -> Slots[Array]:
+    """Several texts as documents of one example: none sees another."""
+
+    def joined(name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Slots(
+        input_ids=joined("input_ids"),
+        position_ids=joined("position_ids"),
+        token_type_ids=joined("token_type_ids"),
+        visible_at=joined("visible_at"),
+        sees_until=joined("sees_until"),
+        document_ids=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        example_ids=joined("example_ids"),
+        labels={name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
+    )
 
 
 def _shorten(segments: Sequence[Array], excess: int) -> list[Array]:

@@ -18,6 +18,7 @@ from plume.errors import UserError
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import ask
+from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.seeding import Permutation, key, rng
 from plume.text.readers import read_rows
@@ -28,7 +29,7 @@ from plume.training.folder import RunFolder
 from plume.training.loader import Epochs, Phase
 from plume.training.precision import autocast
 from plume.training.session import Session, say
-from plume.training.settings import Adaptation, Training
+from plume.training.settings import Adaptation, Pretraining, Training
 from plume.training.starts import open_start
 from plume.training.trainer import Trainer
 
@@ -86,6 +87,7 @@ def adapt(
     pair_column: str | None = None,
     examples: int | None = None,
     mode: Mode = "full",
+    objective: Classification | None = None,
     training: Training | None = None,
     trust_code: bool = False,
     accept_changes: bool = False,
@@ -96,8 +98,8 @@ def adapt(
     ``plume evaluate``. ``evaluation``: other labelled texts to be scored once, at the end. ``examples``: train
     on that many texts, spread evenly over the labels and drawn by ``training.data_seed``, and pick by as many.
     ``mode``: "full" trains everything, "frozen" the new head alone, "scratch" everything from random weights:
-    what the same network learns without pretraining. ``training=None``: values that suit the data
-    (``suitable``). The scores stand in ``run.json``.
+    what the same network learns without pretraining. ``objective=None``: what suits the network (``classifier``);
+    ``training=None``: values that suit the data (``suitable``). The scores stand in ``run.json``.
 
     Raises:
         UserError: anything the user can mend; the sentence says how.
@@ -116,11 +118,11 @@ def adapt(
     scored = [] if evaluation is None else _known(read_labelled(evaluation, **columns), labels)  # type: ignore[arg-type]
     if training is None:
         training = suitable(len(train), parent.model, mode)
-    longest = parent.model.max_positions if isinstance(parent.model, TransformerConfig) else 512
-    reader = parent.objective.reader if isinstance(parent.objective, Classification) else parent.objective
+    if objective is None:
+        objective = classifier(parent, labels)
     recipe = config.checked(
         Adaptation(
-            objective=Classification(reader, labels, max_length=min(longest, 512)),
+            objective=objective,
             model=parent.model,
             training=training,
             mode=mode,
@@ -154,6 +156,26 @@ def adapt(
         encoded["test"] = encode(scored, labels, pieces)
         held.only_first(lambda: session.finish(held, scores=_scores(trainer, recipe, encoded)))
     return out
+
+
+def classifier(parent: Pretraining | Adaptation, labels: tuple[str, ...]) -> Classification:
+    """How a run's network is taught ``labels``: it reads texts as it did, and sums them up as its backbone can.
+
+    A reader of GPT-1's kind keeps half of its language model's loss (spec 13 section 4).
+    """
+    model = parent.model
+    longest = model.max_positions if isinstance(model, TransformerConfig) else 512
+    reader = parent.objective.reader if isinstance(parent.objective, Classification) else parent.objective
+    keeps = isinstance(reader, CausalLM) and reader.delimited
+    return Classification(
+        reader,
+        labels,
+        max_length=min(longest, 512),
+        hidden=not keeps,
+        pool=model.pool,
+        mix=model.mixes,
+        lm_weight=0.5 if keeps else 0.0,
+    )
 
 
 def suitable(count: int, model: object, mode: Mode) -> Training:
@@ -324,11 +346,10 @@ def predict(trainer: Trainer, recipe: Adaptation, rows: Sequence[Labelled]) -> N
         if batch is not None:
             batch = batch.to(setting.device)
             with autocast(setting.numbers, setting.device):
+                head = model.heads["label"]
                 hidden = model.backbone(batch.inputs)
-                logits = model.heads["label"].logits(ask(batch, "label", hidden["last"]).hidden)
-            # Slots are asked in the order of rows, and a row holds its examples in the order they were packed.
-            example = ask(batch, "label", hidden["last"]).example.cpu()
-            answers[batch.sample_ids[example].numpy()] = logits.argmax(-1).cpu().numpy()
+                logits, example = head.answers(ask(batch, "label", hidden[head.reads]))
+            answers[batch.sample_ids[example.cpu()].numpy()] = logits.argmax(-1).cpu().numpy()
     return answers
 
 

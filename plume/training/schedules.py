@@ -49,18 +49,24 @@ def share(
     return floor + (1 - floor) * max(left, 0.0)
 
 
-def learning_rate(training: Training, step: int) -> float:
-    """The rate of the update that follows ``step`` finished ones.
+def learning_rate(training: Training, step: int, tokens: int = 0, batch_tokens: int = 0) -> float:
+    """The rate of the update that follows ``step`` finished ones, which have read ``tokens``.
 
-    Warm-up counts from 1 here: a first step at rate 0 would read a batch for nothing. "noam" counts so to the end,
-    as the paper does (spec 05 section 4.2).
+    With ``decay_tokens`` the clock counts tokens, so that a batch that grows does not bend the curve, and after the
+    decay the rate stays at its floor. Warm-up counts from 1 step here, or from the ``batch_tokens`` that this update
+    reads: a first step at rate 0 would read a batch for nothing. "noam" counts so to the end, as the paper does (spec
+    05 section 4.2).
     """
-    at = step + 1 if step < training.warmup or training.schedule == "noam" else step
+    at, warmup, end, ahead = step, training.warmup, training.steps, 1
+    if training.decay_tokens is not None:
+        at, warmup, end = tokens, training.warmup_tokens or 0, training.decay_tokens
+        ahead = max(0, min(batch_tokens, warmup - tokens))
+    at = at + ahead if at < warmup or training.schedule == "noam" else min(at, end)
     return training.lr * share(
         training.schedule,
         at,
-        steps=training.steps,
-        warmup_steps=training.warmup,
+        steps=end,
+        warmup_steps=warmup,
         decay_share=training.decay_share,
         floor=training.min_lr_share,
     )
@@ -76,7 +82,9 @@ def noam_peak(d_model: int, warmup_steps: int, factor: float = 1.0) -> float:
 
 
 def same_until(old: Training, new: Training, step: int) -> int:
-    """How many of the first ``step`` updates have the same rate under both settings."""
+    """How many of the first ``step`` updates have the same rate under both settings, which differ in their steps."""
+    if old.decay_tokens is not None and old.decay_tokens == new.decay_tokens:
+        return step
     for s in range(step):
         if learning_rate(old, s) != learning_rate(new, s):
             return s

@@ -27,6 +27,8 @@ class Training:
 
     ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the
     floor of the decay as a share of it, ``decay_share`` the last part of the steps, in which wsd decays.
+    ``decay_tokens`` makes the schedule a function of the tokens read and says where it ends, ``warmup_tokens`` where
+    its warm-up does (GPT-3, spec 15); the rate then stays at its floor.
     ``microbatch_size=None`` finds what fits and records it in the run.
     ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
@@ -43,6 +45,8 @@ class Training:
     microbatch_size: int | None = None
     schedule: Schedule = "linear"
     warmup_steps: int | None = None
+    warmup_tokens: int | None = None
+    decay_tokens: int | None = None
     decay_share: float = 0.1
     min_lr_share: float = 0.0
     weight_decay: float = 0.01
@@ -82,6 +86,10 @@ class Training:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} must lie between 0 and steps={self.steps}: set both, or "
                 f"warmup_steps=null for a twentieth of the steps"
+            )
+        if self.warmup_tokens is not None and not 0 <= self.warmup_tokens <= (self.decay_tokens or 0):
+            raise ValueError(
+                f"warmup_tokens={self.warmup_tokens} must lie between 0 and decay_tokens={self.decay_tokens}: set both"
             )
         for name in ("decay_share", "min_lr_share"):
             if not 0 <= getattr(self, name) <= 1:

@@ -235,7 +235,7 @@ class Trainer:
         norm = float(host[-1]) / self.scale.value
 
         scale = self.scale.value
-        rate = learning_rate(self.training, work.step)
+        rate = learning_rate(self.training, work.step, self.progress.tokens, round(columns["tokens"]))
         if self.scale.overflowed(norm):
             refusal: str | None = f"fp16 overflowed, the loss scale is now {self.scale.value:g}"
         elif refusal := self.guard.judge(loss, norm):

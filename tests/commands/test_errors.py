@@ -146,7 +146,7 @@ def test_labels_that_cannot_be_learnt(
         capsys, "adapt", house.bert, "mode=frozn", "training.stps=1", "--data", house.labels, *out
     )
     assert "did you mean frozen?" in problems and "did you mean training.steps?" in problems
-    assert "only mode and training.*" in refused(
+    assert "only mode, training.*" in refused(
         capsys, "adapt", house.bert, "objective.unit=word", "--data", house.labels, *out
     )
 

@@ -56,6 +56,28 @@ def test_only_some_schedules_look_the_same_with_more_steps() -> None:
     assert same_until(RUN, longer, 100) == 11  # linear: from the first step after the peak
 
 
+TOKENS = replace(RUN, schedule="cosine", warmup_tokens=1_000, decay_tokens=9_000, min_lr_share=0.1)
+
+
+def test_a_schedule_in_tokens_does_not_care_for_steps() -> None:
+    """GPT-3: linear to the peak, half a wave to a tenth of it, and then constant (spec 15, test 10)."""
+    golden = {0: 0.2, 900: 2.0, 1_000: 2.0, 5_000: 1.1, 9_000: 0.2, 20_000: 0.2}
+    for tokens, rate in golden.items():
+        for step in (0, 7, 99):
+            assert learning_rate(TOKENS, step, tokens, 100) == pytest.approx(rate, abs=1e-12)
+    assert learning_rate(TOKENS, 0, 990, 100) == pytest.approx(2.0)  # a batch that reaches beyond the peak
+    rates = [learning_rate(TOKENS, 0, tokens, 50) for tokens in range(0, 12_000, 50)]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:])[::-1]
+    assert same_until(TOKENS, replace(TOKENS, steps=500), 100) == 100  # so more steps change no rate
+
+
+@pytest.mark.parametrize(("warmup", "end"), [(10, None), (10, 9), (-1, 9)])
+def test_a_warm_up_in_tokens_needs_an_end_in_tokens(warmup: int, end: int | None) -> None:
+    with pytest.raises(ValueError, match="decay_tokens"):
+        replace(RUN, warmup_tokens=warmup, decay_tokens=end)
+
+
 def test_warm_up_is_a_twentieth_if_nothing_is_said() -> None:
     assert Training(steps=100, batch_size=1, lr=1.0).warmup == 5
     with pytest.raises(ValueError, match="warmup_steps"):
