@@ -147,7 +147,7 @@ def test_labels_that_cannot_be_learnt(
     )
     assert "did you mean frozen?" in problems and "did you mean training.steps?" in problems
     assert "only mode, training.*" in refused(
-        capsys, "adapt", house.bert, "objective.unit=word", "--data", house.labels, *out
+        capsys, "adapt", house.bert, "model.dropout=0.5", "--data", house.labels, *out
     )
 
 
