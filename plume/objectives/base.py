@@ -84,6 +84,13 @@ class Objective(ABC, Generic[Source]):
         """
         return {}
 
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array] | None:
+        """What a second stack reads beside a finished text as ``read`` gave it; its slots are then those that answer.
+
+        ``None``, the default: the family has one stack.
+        """
+        return None
+
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         """How this family is asked for the token after ``ids``: the inputs and the slot that answers.
 

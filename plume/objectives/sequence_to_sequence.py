@@ -24,7 +24,7 @@ class SequenceToSequence(Objective[Window]):
     """p(y | x) = prod p(y_t | y_<t, x): the first stack reads x and its end, the second is asked for y and its end.
 
     The windows are ``TextPairs``. The second stack reads y shifted by one, behind ``start``: the id that begins it
-    (fairseq, BART: "eos"; Marian, T5: "pad"). ``bos`` puts that token before x and before y, as BART is tuned.
+    (Marian, T5: "pad"; fairseq, BART: "eos"). ``bos`` puts that token before x and before y, as BART is tuned.
 
     ``label_smoothing`` is the share of the right answer that goes to other ids, in training alone: "uniform" to all
     ids, the right one among them (torch), "others" to all but the right one (the paper's code; spec 05 section
@@ -33,7 +33,7 @@ class SequenceToSequence(Objective[Window]):
 
     label_smoothing: float = 0.0
     smoothing: Literal["uniform", "others"] = "uniform"
-    start: Literal["eos", "pad", "bos"] = "eos"
+    start: Literal["pad", "eos", "bos"] = "pad"
     bos: bool = False
     output_bias: bool = False
 
@@ -75,6 +75,9 @@ class SequenceToSequence(Objective[Window]):
         """A source as the first stack reads it."""
         ids = np.concatenate([self._framed(segment, vocab) for segment in segments])
         return Slots.bidirectional(ids), len(ids) - 1
+
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array]:
+        return Slots.causal(np.concatenate([[vocab.require(self.start)], inputs.input_ids[:-1]]))
 
     def _framed(self, ids: Array, vocab: Vocabulary) -> Array:
         before = [vocab.require("bos")] if self.bos else []

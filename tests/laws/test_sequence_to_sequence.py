@@ -23,7 +23,7 @@ from tests.laws.laws import FIRST, VOCAB, window
 
 OBJECTIVES = [
     SequenceToSequence(),
-    SequenceToSequence(start="pad", label_smoothing=0.1, smoothing="others"),
+    SequenceToSequence(start="eos", label_smoothing=0.1, smoothing="others"),
     SequenceToSequence(bos=True, output_bias=True),
 ]
 SHAPE = TransformerConfig(
