@@ -27,7 +27,7 @@ from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models import interop
-from plume.models.heads import Asked, Head
+from plume.models.heads import Asked, Head, TokenHead
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
@@ -158,7 +158,7 @@ class Run:
             UserError: it predicts no tokens.
         """
         self._require("generate")
-        return language_model(self.model, self._reader, self._vocab, context_length=self.max_length)
+        return language_model(self.speaker, self._reader, self._vocab, context_length=self.max_length)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> Any:
         """The likeliest tokens for each [MASK].
@@ -227,9 +227,12 @@ class Run:
             UserError: this model predicts no tokens.
         """
         self._require("logits")
-        name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in self.model.heads)
-        head: Head = self.model.heads[name]
-        return self._each([self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu())[0]
+        speaker = self.speaker
+        name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in speaker.heads)
+        head: Head = speaker.heads[name]
+        return self._each(
+            [self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker
+        )[0]
 
     def hidden_states(self, text: Text) -> Tensor:
         """The embeddings and the states after each layer: [L + 1, T, D]."""
@@ -246,7 +249,7 @@ class Run:
         """
         self._require("loglikelihood")
         answerer = answerers.network(
-            self.model, self._reader, self._vocab, max_length=self.max_length, device=self._device
+            self.speaker, self._reader, self._vocab, max_length=self.max_length, device=self._device
         )
         return Scorer(answerer, self.tokenizer)
 
@@ -287,6 +290,17 @@ class Run:
         return found[0] if isinstance(texts, str) else found
 
     # --- inside --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def parts(self) -> dict[str, PretrainedModel]:
+        """The networks that this model falls into, the one that is kept first (ELECTRA: discriminator, generator)."""
+        return dict(self._reader.parts(self.model))
+
+    @property
+    def speaker(self) -> PretrainedModel:
+        """The network that answers with tokens, where there is one."""
+        tokens = (p for p in self.parts.values() if any(isinstance(h, TokenHead) for h in p.heads.values()))
+        return next(tokens, self.model)
 
     @property
     def max_length(self) -> int | None:
@@ -341,7 +355,10 @@ class Run:
 
     @torch.no_grad()  # and not inference mode: what comes back is an ordinary tensor
     def _each(
-        self, texts: Sequence[Slots[Array]], answer: Callable[[Slots[Array], Sequence[Tensor]], T]
+        self,
+        texts: Sequence[Slots[Array]],
+        answer: Callable[[Slots[Array], Sequence[Tensor]], T],
+        network: PretrainedModel | None = None,
     ) -> list[T]:
         """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together."""
         found: dict[int, T] = {}
@@ -351,7 +368,7 @@ class Run:
             size = max(1, BATCH_SLOTS // len(texts[order[at]]))
             group = order[at : at + size]
             batch = collate([Example(texts[i]) for i in group], packed=False, pad_id=self._vocab.pad or 0)
-            hidden = self.model.backbone(batch.to(self._device).inputs)
+            hidden = (network or self.model).backbone(batch.to(self._device).inputs)
             layers = hidden.layers or (hidden.last,)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
@@ -375,8 +392,9 @@ class Run:
             raise UserError(
                 f"the text has {len(framed)} slots, but {self.name} can read {self.max_length}: shorten it"
             )
-        head: Head = self.model.heads["masked_token"]
-        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu())[0]
+        speaker = self.speaker
+        head: Head = speaker.heads["masked_token"]
+        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker)[0]
         logits[:, list(self._vocab.special)] = -torch.inf
         answers = []
         start = int(np.flatnonzero(framed.input_ids == mask)[0]) - int(np.flatnonzero(ids == mask)[0])
@@ -474,7 +492,7 @@ def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
         for objective in objectives:
             merged = {**objective.heads(backbone, vocab), **merged}
         # An imported folder may lack heads of its family's objective: what has no weights cannot answer.
-        return {name: head for name, head in merged.items() if _has_weights(name, head, state)}
+        return {name: head for name, head in merged.items() if _has_weights(name, head, backbone, state)}
 
     model = PretrainedModel.build(recipe.model, vocab, heads, seed=0)
     # An imported folder may keep more than can answer here, such as a pooler that `plume adapt` will use.
@@ -484,8 +502,11 @@ def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
     return Run(folder.path, model, recipe.objective, tokenizer, recipe, checkpoint.step)
 
 
-def _has_weights(name: str, head: Head, state: dict[str, Tensor]) -> bool:
-    return all(f"heads.{name}.{own}" in state for own, _ in head.named_parameters())
+def _has_weights(name: str, head: Head, backbone: Any, state: dict[str, Tensor]) -> bool:
+    """Whether all that is the head's alone was stored; tables that it shares lie with the backbone."""
+    shared = {id(parameter) for parameter in backbone.parameters()}
+    own = [n for n, parameter in head.named_parameters() if id(parameter) not in shared]
+    return all(f"heads.{name}.{n}" in state for n in own)
 
 
 def _load_published(path: Path) -> Run:

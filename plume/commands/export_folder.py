@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from plume.runs import Run
 
 
-def export(run: str | Path | Run, *, to: str | Path) -> Path:
+def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) -> Path:
     """Write a run (a folder or a loaded one) as a Hugging Face folder; returns it.
 
+    ``part``: one of the networks that its model falls into (ELECTRA: "discriminator" or "generator"); by default the
+    one that is kept.
+
     Raises:
-        UserError: transformers has no place for this model, or the folder holds something already.
+        UserError: transformers has no place for this model, the folder holds something already, or there is no such
+            part.
     """
     from plume.models import interop
     from plume.runs import Run, load
@@ -28,9 +32,12 @@ def export(run: str | Path | Run, *, to: str | Path) -> Path:
     folder = Path(to)
     if (folder / "checkpoints").exists() or (folder / "run.json").exists():
         raise UserError(f"{folder} is a run: export to a folder of its own")
+    if part is not None and part not in loaded.parts:
+        names = " and ".join(filter(None, loaded.parts)) or "no parts: leave --part out"
+        raise UserError(f"{loaded.name} has no part {part!r}; it has {names}")
     own = RunFolder(loaded.path).tokenizer
     interop.save(
-        loaded.model,
+        loaded.parts[part or next(iter(loaded.parts))],
         loaded.tokenizer.vocabulary,
         folder,
         tokenizer=own if own.is_dir() else loaded.path,
@@ -44,6 +51,7 @@ def command(
     /,
     *,
     to: Path,
+    part: str | None = None,
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
@@ -55,10 +63,12 @@ def command(
         The run.
     to
         The folder to write.
+    part
+        Of a model of two networks this one: discriminator (what is written by default) or generator.
     """
     from plume.runs import load
 
-    folder = export(load(run, trust_code=trust_code), to=to)
+    folder = export(load(run, trust_code=trust_code), to=to, part=part)
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     result = {"run": str(run), "folder": str(folder), "files": files}
     tell(result, table({"folder": str(folder), "files": ", ".join(files)}), as_json=json)

@@ -73,12 +73,19 @@ _ENGLISH = {
     "head.next_sentence": "Slot 0 is also asked whether the second segment follows the first: here {answer}.",
     "head.replaced": "{n} of {all} slots are asked whether their token was replaced.",
     "head.other": "{n} of {all} slots are asked: {head}.",
+    "head.sentence_order": "Slot 0 is also asked whether the two segments stand in their order: here {answer}.",
     "next_sentence.0": "it does",
     "next_sentence.1": "it does not",
     "next_sentence.0.short": "B follows",
     "next_sentence.1.short": "B is random",
+    "sentence_order.0": "they do",
+    "sentence_order.1": "they do not",
+    "sentence_order.0.short": "in order",
+    "sentence_order.1.short": "swapped",
     "replaced.0": "original",
     "replaced.1": "replaced",
+    "replaced.2": "as sampled",
+    "replaced.2.short": "sampled",
 }
 
 _CHINESE = {
@@ -145,12 +152,19 @@ _CHINESE = {
     "head.next_sentence": "位置 0 还要回答：第二段在原文中是否紧接第一段。这里{answer}。",
     "head.replaced": "{all} 个位置中有 {n} 个要回答：自己的词元是否被替换过。",
     "head.other": "{all} 个位置中有 {n} 个要回答：{head}。",
+    "head.sentence_order": "位置 0 还要回答：两段是否按原来的先后排列。这里{answer}。",
     "next_sentence.0": "是紧接的",
     "next_sentence.1": "不是紧接的",
     "next_sentence.0.short": "后段紧接",
     "next_sentence.1.short": "后段随机",
+    "sentence_order.0": "是",
+    "sentence_order.1": "不是",
+    "sentence_order.0.short": "顺序原样",
+    "sentence_order.1.short": "前后对调",
     "replaced.0": "原词",
     "replaced.1": "换过",
+    "replaced.2": "看抽样结果",
+    "replaced.2.short": "看抽样",
 }
 
 _PHRASES: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}

@@ -35,20 +35,30 @@ class Linear(nn.Linear):
 class Embedding(nn.Module):
     """Token rows, learned rows for virtual ids (>= the vocabulary's size) and segment rows, summed.
 
+    Of the ``task_types`` rows the first is added everywhere, as ``transformers`` does where no task is said (ERNIE).
+
     It may be handed to a second Transformer (ELECTRA): modules are shared, never bare tensors.
     """
 
     virtual: nn.Parameter | None
     types: nn.Parameter | None
+    tasks: nn.Parameter | None
 
     def __init__(
-        self, vocab: Vocabulary, d_model: int, *, token_types: int = 0, virtual_tokens: int = 0
+        self,
+        vocab: Vocabulary,
+        d_model: int,
+        *,
+        token_types: int = 0,
+        virtual_tokens: int = 0,
+        task_types: int = 0,
     ) -> None:
         super().__init__()
         self.pad = vocab.pad if token_types else None  # BERT zeroes the padding row, GPT has none
         self.weight = nn.Parameter(torch.empty(vocab.size, d_model))
         self.virtual = nn.Parameter(torch.empty(virtual_tokens, d_model)) if virtual_tokens else None
         self.types = nn.Parameter(torch.empty(token_types, d_model)) if token_types else None
+        self.tasks = nn.Parameter(torch.empty(task_types, d_model)) if task_types else None
 
     def forward(self, slots: Slots[Tensor]) -> Tensor:
         """[R, L] -> [R, L, D]."""
@@ -62,4 +72,6 @@ class Embedding(nn.Module):
             )
         if self.types is not None:
             rows = rows + F.embedding(slots.token_type_ids, self.types)
+        if self.tasks is not None:
+            rows = rows + self.tasks[0]
         return rows

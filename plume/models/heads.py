@@ -69,7 +69,8 @@ class TokenHead(Head):
     ``transform`` adds BERT's dense layer, activation and LayerNorm before it, ``bias`` a value a token. The backbone
     says whether E is its own table or one of the head's, and what h is multiplied by first (T5, spec 18 section 2).
     ``spread`` is label smoothing: while training, every id counts for that share of the right answer
-    (``token_loss``).
+    (``token_loss``). Where the table has another width than the states, the dense layer leads from one to the other
+    (ELECTRA).
 
     With ``per_document`` the loss is the sum of documents' means instead of tokens' losses, and the count that of
     documents: GPT-1's auxiliary loss, to which a long text counts no more than a short one (spec 13 section 4).
@@ -86,10 +87,15 @@ class TokenHead(Head):
         self.scale = backbone.head_scale
         self.spread = spread
         self.activation = backbone.activation
-        d = backbone.d_model
-        self.dense = nn.Linear(d, d) if transform else None
-        self.norm = nn.LayerNorm(d, backbone.norm_eps) if transform else None
-        self.bias = nn.Parameter(torch.empty(len(backbone.embedding.weight))) if bias else None
+        size, width = backbone.embedding.weight.shape
+        if not transform and width != backbone.d_model:
+            raise ValueError(
+                f"the token table is {width} wide and the states {backbone.d_model}: this objective's head "
+                f"needs model.embedding_size=null"
+            )
+        self.dense = nn.Linear(backbone.d_model, width) if transform else None
+        self.norm = nn.LayerNorm(width, backbone.norm_eps) if transform else None
+        self.bias = nn.Parameter(torch.empty(size)) if bias else None
 
     @property
     def weight(self) -> Tensor:
@@ -159,6 +165,7 @@ class PooledHead(Head):
     ``pool`` makes one state of all slots of an example that carry its label, where no slot has seen all of the text
     or two have (spec 13 section 5: the sum over both orders of a pair). ``mix`` reads a learned mixture of all the
     backbone's layers (spec 04 section 4).
+    ``activation`` "gelu" is ELECTRA's head, which also drops out before the dense layer (spec 09 section 5).
     """
 
     def __init__(
@@ -170,9 +177,11 @@ class PooledHead(Head):
         dropout: float = 0.0,
         pool: Pool = "slot",
         mix: bool = False,
+        activation: Literal["tanh", "gelu"] = "tanh",
     ) -> None:
         super().__init__()
         layers, d = backbone.features if mix else (0, backbone.d_model)
+        self.activation = activation
         self.pool = pool
         self.mix = ScalarMix(layers) if mix else None
         self.reads = "layers" if mix else "last"
@@ -218,6 +227,9 @@ class PooledHead(Head):
 
     def _answer(self, hidden: Tensor) -> Tensor:
         if self.dense is not None:
-            hidden = torch.tanh(self.dense(hidden))
+            if self.activation == "tanh":
+                hidden = torch.tanh(self.dense(hidden))
+            else:
+                hidden = F.gelu(self.dense(random_dropout(hidden, self.rate, self.training)))
         answers: Tensor = self.out(random_dropout(hidden, self.rate, self.training))
         return answers

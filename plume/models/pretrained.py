@@ -57,7 +57,7 @@ class Hidden:
 class Embedded(Protocol):
     """The token table of a backbone, which token heads share."""
 
-    weight: nn.Parameter  # [vocab_size, D]
+    weight: nn.Parameter  # [vocab_size, D], or another width where the backbone leads from one to the other
 
 
 class Backbone(Protocol):
@@ -177,7 +177,7 @@ class PretrainedModel(nn.Module):
 
         A head takes what another of its name has in the same shape. A pooled head without such takes its dense
         layer from any pooled head of ``state``: BERT's pooler is pretrained by the next-sentence head and
-        kept by every other (spec 11).
+        kept by every other (spec 11). What ends in a norm is a token head's dense layer, and no pooler.
 
         Raises:
             UserError: the backbone does not fit.
@@ -199,7 +199,7 @@ class PretrainedModel(nn.Module):
         poolers = {
             n.rpartition(".dense.")[2]: t
             for n, t in given.items()
-            if n.startswith("heads.") and ".dense." in n
+            if n.startswith("heads.") and ".dense." in n and _pools(n.partition(".dense.")[0], given)
         }
         left = []
         for name, tensor in own.items():
@@ -284,6 +284,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not there: give the folder that holds the weights") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}): copy or save it again") from None
+
+
+def _pools(head: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether the dense layer of ``head`` is a pooler: an answer may follow it, but no norm, table or generator."""
+    others = {n.removeprefix(f"{head}.").split(".")[0] for n in state if n.startswith(f"{head}.")}
+    return others <= {"dense", "out"}
 
 
 def _some(problems: list[str], most: int = 5) -> str:

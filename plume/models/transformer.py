@@ -40,10 +40,12 @@ class TransformerConfig:
     to ``max_distance``, and have no end. token_types: segment rows added to the embeddings. embedding_norm: a norm
     on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original). scale_by_layer: GPT-2's
     ``scale_attn_by_inverse_layer_idx``; scale_attention=False: scores are not divided by sqrt(d_head) (T5).
-    virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). bands, where set, has an
-    entry a layer of each stack: None sees all that its ranks let it see, a number only what lies fewer positions
-    away (GPT-3, spec 15). norm: "rms" is T5's. bias=False: no linear map and no norm adds anything. d_head: None is
-    D / H. gated: the feed-forward multiplies one activated matrix by another (GEGLU).
+    virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). embedding_size: the width
+    of the tables where it is not d_model; a linear map leads from one to the other (ELECTRA). task_types: rows of
+    which the first is added to every embedding (ERNIE). bands, where set, has an entry a layer of each stack: None
+    sees all that its ranks let it see, a number only what lies fewer positions away (GPT-3, spec 15). norm: "rms"
+    is T5's. bias=False: no linear map and no norm adds anything. d_head: None is D / H. gated: the feed-forward
+    multiplies one activated matrix by another (GEGLU).
 
     dropout is used on embeddings and before each residual sum, attention_dropout on the attention weights;
     embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout after
@@ -74,6 +76,8 @@ class TransformerConfig:
     scale_by_layer: bool = False
     virtual_tokens: int = 0
     bands: tuple[int | None, ...] | None = None
+    embedding_size: int | None = None
+    task_types: int = 0
     init_std: float = 0.02
     norm: Norm = "layer"
     bias: bool = True
@@ -97,6 +101,8 @@ class TransformerConfig:
             raise ValueError(
                 f"position_offset shifts the rows of a learned table, not {self.positions} positions"
             )
+        if self.embedding_size is not None and self.num_decoder_layers:
+            raise ValueError("embedding_size is for one stack: leave it out, or set num_decoder_layers=0")
         if self.positions == "buckets" and (
             self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2
         ):
@@ -115,17 +121,28 @@ class TransformerConfig:
         """d_head, or what d_model leaves to each head."""
         return self.d_model // self.num_heads if self.d_head is None else self.d_head
 
+    @property
+    def embedding_width(self) -> int:
+        """E: ``embedding_size``, else d_model."""
+        return self.d_model if self.embedding_size is None else self.embedding_size
+
     def build(self, vocab: Vocabulary) -> Transformer:
         """A Transformer over ``vocab``; its weights are set by ``PretrainedModel.build`` or a load."""
         return Transformer(self, vocab)
 
 
 class Transformer(nn.Module):
-    """Embeddings, a stack, and a second one with cross-attention where ``num_decoder_layers`` > 0."""
+    """Embeddings, a stack, and a second one with cross-attention where ``num_decoder_layers`` > 0.
+
+    ``embeddings``: another Transformer of the same embedding width, whose tables and embedding norm are this one's
+    too (ELECTRA's two networks).
+    """
 
     packs = True
 
-    def __init__(self, config: TransformerConfig, vocab: Vocabulary) -> None:
+    def __init__(
+        self, config: TransformerConfig, vocab: Vocabulary, *, embeddings: Transformer | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.d_model = config.d_model
@@ -137,10 +154,21 @@ class Transformer(nn.Module):
         self.head_scale = config.d_model**-0.5 if config.scale_head else 1.0
         self.activation_checkpointing = False
         self.features = ((config.num_decoder_layers or config.num_layers) + 1, config.d_model)
-        self.embedding = Embedding(
-            vocab, config.d_model, token_types=config.token_types, virtual_tokens=config.virtual_tokens
+        width = config.embedding_width
+        if embeddings is None:
+            self.embedding = Embedding(
+                vocab, width, token_types=config.token_types, virtual_tokens=config.virtual_tokens,
+                task_types=config.task_types,
+            )  # fmt: skip
+            self.positions, self.embedding_norm = self._places(causal=False)
+        else:
+            self.embedding, self.embedding_norm = embeddings.embedding, embeddings.embedding_norm
+            # Relative positions are no table of embeddings, and have as many columns as their stack has heads.
+            shared = isinstance(embeddings.positions, Absolute)
+            self.positions = embeddings.positions if shared else self._places(causal=False)[0]
+        self.embedding_projection = (
+            Linear(width, config.d_model, bias=config.bias) if width != config.d_model else None
         )
-        self.positions, self.embedding_norm = self._places(causal=False)
         self.stack = Stack(config, config.num_layers, cross=False)
         self.decoder: Stack | None = None
         if config.num_decoder_layers:
@@ -155,8 +183,8 @@ class Transformer(nn.Module):
                 c.num_heads, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=causal
             )
         else:
-            positions = Absolute(c.positions, c.max_positions, c.d_model, offset=c.position_offset)
-        return positions, _norm(c) if c.embedding_norm else None
+            positions = Absolute(c.positions, c.max_positions, c.embedding_width, offset=c.position_offset)
+        return positions, _norm(c, c.embedding_width) if c.embedding_norm else None
 
     def forward(
         self,
@@ -225,7 +253,8 @@ class Transformer(nn.Module):
             # Post-norm states are normalised at every step, so they may flow in the precision of the matmuls;
             # a pre-norm stream grows with depth and stays in fp32.
             x = x.to(torch.get_autocast_dtype("cpu"))
-        return dropout(x, c.dropout if c.embedding_dropout is None else c.embedding_dropout, self.training)
+        x = dropout(x, c.dropout if c.embedding_dropout is None else c.embedding_dropout, self.training)
+        return x if self.embedding_projection is None else self.embedding_projection(x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,8 +444,8 @@ class Layer(nn.Module):
         return add_dropped(residual, x, self.config.dropout, self.training)
 
 
-def _norm(config: TransformerConfig) -> nn.LayerNorm | RMSNorm:
-    return new_norm(config.norm, config.d_model, config.norm_eps, bias=config.bias)
+def _norm(config: TransformerConfig, width: int | None = None) -> nn.LayerNorm | RMSNorm:
+    return new_norm(config.norm, width or config.d_model, config.norm_eps, bias=config.bias)
 
 
 def _pick(x: Tensor, wanted: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,12 @@ Source = TypeVar("Source")
 
 
 class Objective(ABC, Generic[Source]):
-    """Noise, visibility, labels, heads and losses of one paradigm. ``Source``: what ``example`` is made of."""
+    """Noise, visibility, labels, heads and losses of one paradigm. ``Source``: what ``example`` is made of.
+
+    ``label_activation`` is that of the dense layer with which the family is asked for a text's label.
+    """
+
+    label_activation: ClassVar[Literal["tanh", "gelu"]] = "tanh"
 
     def window_length(self, length: int) -> int:
         """Tokens to read so that an example fills ``length`` slots."""
@@ -64,6 +69,13 @@ class Objective(ABC, Generic[Source]):
         hidden = model.backbone(batch.inputs, batch.decoder_inputs, memory=batch.memory)
         return Losses({name: head.loss(ask(batch, name, hidden[head.reads])) for name, head in model.heads.items()},
                       hidden.memory)  # fmt: skip
+
+    def parts(self, model: PretrainedModel) -> Mapping[str, PretrainedModel]:
+        """The networks that a trained model falls into, by name, the one to keep first; they share its weights.
+
+        The default is one network, without a name.
+        """
+        return {"": model}
 
     @abstractmethod
     def restore(self, example: Example[Array]) -> Array:

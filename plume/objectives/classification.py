@@ -98,6 +98,7 @@ class Classification(Objective[Labelled]):
                 dropout=self.dropout,
                 pool=pool,
                 mix=self.mix,
+                activation=self.reader.label_activation,
             )
         }
         if self.lm_weight:

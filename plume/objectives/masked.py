@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskedLM(Objective[Window]):
-    """Hide a share of the tokens and ask for them; with ``next_sentence`` ask at slot 0 whether B follows A.
+    """Hide a share of the tokens and ask for them; with ``next_sentence`` ask at slot 0 whether B follows A, with
+    ``sentence_order`` whether A and B stand in their order (what ALBERT asks instead).
 
     ``noise_density`` of *all* slots, specials counted, are chosen among those that are not special, as BERT
     does: exactly ``max(1, round(density * length))`` of them an example (``"exact"``; a unit that no longer
@@ -40,8 +41,13 @@ class MaskedLM(Objective[Window]):
     selection: Literal["exact", "bernoulli"] = "exact"
     max_predictions: int | None = None
     next_sentence: bool = False
+    sentence_order: bool = False
 
     def __post_init__(self) -> None:
+        if self.next_sentence and self.sentence_order:
+            raise ValueError(
+                "next_sentence and sentence_order ask different things of different pairs: use one"
+            )
         if not 0 < self.noise_density <= 1:
             raise ValueError(f"noise_density must lie in (0, 1], got {self.noise_density}")
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
@@ -62,14 +68,11 @@ class MaskedLM(Objective[Window]):
         ids[swapped] = rng.integers(vocab.size, size=len(swapped))
         labels = {"masked_token": np.full(len(ids), IGNORE)}
         labels["masked_token"][chosen] = source.ids[chosen]
-        if self.next_sentence:
-            if "next_sentence" not in source.labels:
-                raise ValueError(
-                    "next_sentence asks whether segment B follows segment A, which only windows=SegmentPairs "
-                    "can say: use those windows, or set objective.next_sentence=false"
-                )
-            labels["next_sentence"] = np.full(len(ids), IGNORE)
-            labels["next_sentence"][0] = source.labels["next_sentence"]
+        if question := self._question:
+            if question not in source.labels:
+                raise ValueError(_WRONG_WINDOWS[question])
+            labels[question] = np.full(len(ids), IGNORE)
+            labels[question][0] = source.labels[question]
         return Example(Slots.bidirectional(ids, token_type_ids=source.token_type_ids, labels=labels))
 
     def choose(self, source: Window, rng: np.random.Generator) -> Array:
@@ -101,9 +104,13 @@ class MaskedLM(Objective[Window]):
 
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
         heads: dict[str, Head] = {"masked_token": TokenHead(backbone, transform=True, bias=True)}
-        if self.next_sentence:
-            heads["next_sentence"] = PooledHead(backbone, 2)
+        if question := self._question:
+            heads[question] = PooledHead(backbone, 2)
         return heads
+
+    @property
+    def _question(self) -> str:
+        return "next_sentence" if self.next_sentence else "sentence_order" if self.sentence_order else ""
 
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         cls, sep = vocab.require("cls"), vocab.require("sep")
@@ -116,3 +123,15 @@ class MaskedLM(Objective[Window]):
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         framed, _ = self.read([np.append(ids, vocab.require("mask"))], vocab)
         return framed, len(ids) + 1
+
+
+_WRONG_WINDOWS = {
+    "next_sentence": (
+        "next_sentence asks whether segment B follows segment A, which only windows=SegmentPairs can say: use those "
+        "windows (with windows.second=random), or set objective.next_sentence=false"
+    ),
+    "sentence_order": (
+        "sentence_order asks whether two segments stand in their order, which only windows=SegmentPairs with "
+        "windows.second=swapped can say: use those windows, or set objective.sentence_order=false"
+    ),
+}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from plume.seeding import Permutation, key
 from plume.text.marks import SENTENCE
-from plume.text.pairs import Draws, pairs_of
+from plume.text.pairs import Draws, Pair
 from plume.text.tokens import Tokens
 from plume.text.window import Bytes, Ints, Window
 
+NOTHING = -100  # a window's label where there is nothing to ask
 _BLOCK = 2**22  # tokens looked at together when sentences are filled into windows
 
 
@@ -148,8 +149,15 @@ def fill(tokens: Tokens, room: int, cross: bool) -> Ints:
     return np.frombuffer(cuts, np.int64)
 
 
-def pair_table(tokens: Tokens, room: int, short_share: float, number: int) -> Ints:
-    """All pairs of an epoch, int64 [P, 5]: first, end, first, end, random. It takes 8 bytes a sentence."""
+Pairs = Callable[[int, Callable[[int], Sequence[int]], int, Draws], Iterable[Pair]]
+
+
+def pair_table(tokens: Tokens, pairs: Pairs, number: int) -> Ints:
+    """All pairs of an epoch, int64 [P, 5]: first, end, first, end, random. It takes 8 bytes a sentence.
+
+    ``pairs``: those of a document, of its number, where the sentences of a document begin, the number of
+    documents, and the chance to draw from. Where there is no second, ``random`` is -100 (ask nothing).
+    """
     places = [
         np.flatnonzero(np.asarray(tokens.marks[at : at + _BLOCK]) & SENTENCE) + at
         for at in range(0, tokens.num_tokens, _BLOCK)
@@ -164,8 +172,6 @@ def pair_table(tokens: Tokens, room: int, short_share: float, number: int) -> In
     draw = Draws(number)
     rows = array("q")
     for document in range(tokens.num_documents):
-        for pair in pairs_of(
-            document, segments, tokens.num_documents, room=room, short_share=short_share, draw=draw
-        ):
-            rows.extend((*pair.first, *pair.second, pair.random))
+        for pair in pairs(document, segments, tokens.num_documents, draw):
+            rows.extend((*pair.first, *pair.second, NOTHING if pair.random is None else pair.random))
     return np.frombuffer(rows, np.int64).reshape(-1, 5)

@@ -1,10 +1,13 @@
-"""Segment pairs and the next-sentence draw, as BERT's data builder makes them (spec 06 section 4)."""
+"""Segment pairs, as the data builders of BERT, ALBERT and ELECTRA make them (spec 06 section 4, spec 09 section 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+Second = Literal["random", "swapped"]
+Grain = Literal["segment", "sentence"]
 
 
 class Draw(Protocol):
@@ -26,11 +29,12 @@ class Draws:
 
 
 class Pair(NamedTuple):
-    """Two stretches of tokens, each (first, end). ``random``: the second does not follow the first."""
+    """Two stretches of tokens, each (first, end). ``random``: the second does not follow the first; None: there is
+    no second, it is empty."""
 
     first: tuple[int, int]
     second: tuple[int, int]
-    random: bool
+    random: bool | None
 
 
 def pairs_of(
@@ -41,6 +45,8 @@ def pairs_of(
     room: int,
     short_share: float,
     draw: Draw,
+    second: Second = "random",
+    grain: Grain = "segment",
 ) -> Iterator[Pair]:
     """The pairs of one document, of ``room`` tokens at most.
 
@@ -48,18 +54,25 @@ def pairs_of(
     document is filled into chunks of about ``room`` tokens (with probability ``short_share`` of a shorter
     length, drawn once); a chunk is cut in two, and its second half is kept or, half of the time, replaced by
     sentences of another document; the unused ones go back. A chunk of one sentence always gets a random second.
+    With ``second="swapped"`` the halves change places half of the time instead (ALBERT's sentence order), and a
+    chunk of one sentence stays alone. With ``grain="sentence"`` both halves are one sentence each (spec 07).
     """
     target = room
-    if draw.random() < short_share:
+    if grain == "segment" and draw.random() < short_share:
         target = draw.randint(2, room)
     cuts = segments(document)
     last = len(cuts) - 2
     begin = at = 0
     while at <= last:
-        if at == last or cuts[at + 1] - cuts[begin] >= target:
+        full = at > begin if grain == "sentence" else cuts[at + 1] - cuts[begin] >= target
+        if at == last or full:
             count = at - begin + 1
             split = begin + (draw.randint(1, count - 1) if count >= 2 else 1)
             first = (cuts[begin], cuts[split])
+            if second == "swapped":
+                yield _ordered(first, (cuts[split], cuts[at + 1]), room, draw)
+                begin, at = at + 1, at + 1
+                continue
             random = count == 1 or draw.random() < 0.5
             if random:
                 other = document
@@ -69,18 +82,52 @@ def pairs_of(
                         break
                 elsewhere = segments(other)
                 start = end = draw.randint(0, len(elsewhere) - 2)
+                wanted = 1 if grain == "sentence" else target - (first[1] - first[0])
                 while end == start or (
-                    elsewhere[end] - elsewhere[start] < target - (first[1] - first[0])
-                    and end < len(elsewhere) - 1
+                    elsewhere[end] - elsewhere[start] < wanted and end < len(elsewhere) - 1
                 ):
                     end += 1
-                second = (elsewhere[start], elsewhere[end])
+                other_half = (elsewhere[start], elsewhere[end])
                 at = split - 1
             else:
-                second = (cuts[split], cuts[at + 1])
-            yield _fit(first, second, random, room, draw)
+                other_half = (cuts[split], cuts[at + 1])
+            yield _fit(first, other_half, random, room, draw)
             begin = at + 1
         at += 1
+
+
+def following_pairs(
+    cuts: Sequence[int], *, length: int, single_share: float, short_share: float, draw: Draw
+) -> Iterator[Pair]:
+    """ELECTRA's inputs of one document: B always follows A (spec 09 section 1).
+
+    ``cuts`` as ``segments`` gives them. Sentences are collected until there are ``length`` tokens (with
+    probability ``short_share`` fewer); with probability ``single_share`` all of them are A. Otherwise A takes what
+    fits into half of the room, and perhaps the sentence that crosses the middle. What exceeds ``length`` with its
+    marks is cut off.
+    """
+    last, begin = len(cuts) - 2, 0
+    target = length
+    for at in range(last + 1):
+        if at < last and cuts[at + 1] - cuts[begin] < target:
+            continue
+        middle = cuts[at + 1] if draw.random() < single_share else cuts[begin] + (target - 3) // 2
+        split = begin + 1
+        while split <= at and (cuts[split + 1] < middle or (cuts[split] < middle and draw.random() < 0.5)):
+            split += 1
+        first = (cuts[begin], min(cuts[split], cuts[begin] + length - 2))
+        end = min(cuts[at + 1], cuts[split] + length - 3 - (first[1] - first[0]))
+        yield Pair(first, (cuts[split], max(cuts[split], end)), False if end > cuts[split] else None)
+        begin = at + 1
+        target = draw.randint(5, length) if draw.random() < short_share else length
+
+
+def _ordered(first: tuple[int, int], second: tuple[int, int], room: int, draw: Draw) -> Pair:
+    if second[0] == second[1]:
+        return Pair((first[0], min(first[1], first[0] + room)), second, None)
+    fitted = _fit(first, second, False, room, draw)
+    swapped = draw.random() < 0.5
+    return Pair(fitted.second, fitted.first, True) if swapped else fitted
 
 
 def _fit(first: tuple[int, int], second: tuple[int, int], random: bool, room: int, draw: Draw) -> Pair:

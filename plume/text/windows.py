@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from plume.errors import UserError
 from plume.seeding import key, rng
-from plume.text.cutting import Rows, Stream, fill, framed, pair_table, shuffled
+from plume.text.cutting import NOTHING, Rows, Stream, fill, framed, pair_table, shuffled
 from plume.text.marks import PART
 from plume.text.marks import Grain as Grain
+from plume.text.pairs import Draws, Pair, Second, following_pairs, pairs_of
+from plume.text.pairs import Grain as PairGrain
 from plume.text.tokens import Tokens
 from plume.text.window import Window as Window
 from plume.vocabulary import Vocabulary
@@ -186,11 +189,15 @@ class SegmentPairs:
     """[CLS] A [SEP] B [SEP] and whether B follows A: 0, or 1 where it is random (spec 06 section 4).
 
     The draw is 50/50 among chunks of two sentences or more; a chunk of one sentence is followed by a random
-    one. ``short_share`` of the documents are filled to a shorter length.
+    one. ``short_share`` of the documents are filled to a shorter length. ``second="swapped"``: B is never random, but
+    A and B change places half of the time, and the label is "sentence_order" (ALBERT); a sentence without another
+    one beside it is not asked. ``grain="sentence"``: A and B are one sentence each (RoBERTa's SENTENCE-PAIR).
     """
 
     length: int
     short_share: float = 0.1
+    second: Second = "random"
+    grain: PairGrain = "segment"
     carries: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ()
 
@@ -217,11 +224,78 @@ class SegmentPairs:
         if not tokens.num_tokens:
             raise _too_short(tokens, 0, 2)
         cls, sep = vocab.require("cls"), vocab.require("sep")
-        table = pair_table(tokens, length - 3, self.short_share, key(seed, "pairs", epoch))
+
+        def pairs(
+            document: int, segments: Callable[[int], Sequence[int]], count: int, draw: Draws
+        ) -> Iterator[Pair]:
+            return pairs_of(
+                document, segments, count, room=length - 3, short_share=self.short_share, draw=draw,
+                second=self.second, grain=self.grain,
+            )  # fmt: skip
+
+        table = pair_table(tokens, pairs, key(seed, "pairs", epoch))
+        label = "next_sentence" if self.second == "random" else "sentence_order"
+        if (table[:, 4] == NOTHING).all():
+            raise UserError(
+                f"no document of the {tokens.name} part of the text has two sentences whose order could be asked: "
+                f"bring longer documents, or use windows=FullSentences and objective.sentence_order=false"
+            )
 
         def window(number: int) -> Window:
             a, b, c, d, random = table[number].tolist()
-            return framed(tokens, [(a, b), (c, d)], cls, sep, {"next_sentence": random})
+            return framed(tokens, [(a, b), (c, d)] if d > c else [(a, b)], cls, sep, {label: random})
+
+        return shuffled(len(table), seed, epoch, order_epoch, window)
+
+
+@dataclass(frozen=True)
+class FollowingSegments:
+    """[CLS] A [SEP] B [SEP] where B always follows A, or [CLS] A [SEP] alone: ELECTRA's inputs (spec 09 section 1).
+
+    ``single_share`` of them are one segment, ``short_share`` are filled to a shorter length.
+    """
+
+    length: int
+    single_share: float = 0.1
+    short_share: float = 0.05
+    carries: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        if length < 5:
+            raise UserError(
+                f"two segments need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
+            )
+        if not tokens.num_tokens:
+            raise _too_short(tokens, 0, 1)
+        cls, sep = vocab.require("cls"), vocab.require("sep")
+
+        def pairs(
+            document: int, segments: Callable[[int], Sequence[int]], count: int, draw: Draws
+        ) -> Iterator[Pair]:
+            return following_pairs(
+                segments(document), length=length, single_share=self.single_share,
+                short_share=self.short_share, draw=draw,
+            )  # fmt: skip
+
+        table = pair_table(tokens, pairs, key(seed, "pairs", epoch))
+
+        def window(number: int) -> Window:
+            a, b, c, d, _ = table[number].tolist()
+            return framed(tokens, [(a, b), (c, d)] if d > c else [(a, b)], cls, sep, {})
 
         return shuffled(len(table), seed, epoch, order_epoch, window)
 

@@ -37,16 +37,24 @@ class Flops:
         """The counts of a model; embeddings and positions are looked up, not multiplied."""
         backbone = model.backbone
         heads = {
-            name: _matrices(head) + (head.weight.numel() if isinstance(head, TokenHead) else 0)
+            name: _matrices(head) - sum(_matrices(network) for network in _networks(head))
+            + (head.weight.numel() if isinstance(head, TokenHead) else 0)
             for name, head in model.heads.items()
-        }
+        }  # fmt: skip
         both_ways = 3 if any(p.requires_grad for p in backbone.parameters()) else 1
         if not isinstance(backbone, Transformer):
             return cls((_matrices(backbone), 0), heads, both_ways=both_ways)
         first, second = backbone.stack, backbone.decoder
         width = backbone.config.num_heads * backbone.config.head_width
         if second is None:
-            return cls((_matrices(first), 0), heads, (len(first.layers) * width, 0), both_ways)
+            # A head may have a network of its own, which every slot passes too (ELECTRA's generator).
+            networks = _networks(model)
+            return cls(
+                (sum(map(_matrices, networks)), 0),
+                heads,
+                (sum(len(n.stack.layers) * n.d_model for n in networks), 0),
+                both_ways,
+            )
         # Cross-attention's keys and values are computed from the first stack's slots.
         crossing = sum(m.weight.numel() for n, m in second.named_modules() if n.endswith("cross_kv"))
         return cls(
@@ -73,6 +81,10 @@ class Flops:
             6 * self.heads[name] * len(index) for name, index in batch.asked.items() if name in self.heads
         )
         return float(self.both_ways * body + answers)
+
+
+def _networks(head: nn.Module) -> list[Transformer]:
+    return [module for module in head.modules() if isinstance(module, Transformer)]
 
 
 def _matrices(module: nn.Module) -> int:

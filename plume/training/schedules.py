@@ -22,7 +22,8 @@ def share(
     """What part of the peak step ``step`` gets.
 
     linear: (S - s) / (S - w) after warm-up; linear_from_zero: 1 - s / S, BERT's own, with its small jump at w
-    (spec 06 section 6); cosine: half a wave from w to S; inverse_sqrt and noam: sqrt(w / s); wsd: 1 until the last
+    (spec 06 section 6); linear_throughout: the same, and both factors during warm-up (ELECTRA, spec 09 section 2);
+    cosine: half a wave from w to S; inverse_sqrt and noam: sqrt(w / s); wsd: 1 until the last
     ``decay_share`` of the steps, then 1 - sqrt of the part of it that is over. The first four decay to ``floor``
     where they have an end.
 
@@ -30,7 +31,8 @@ def share(
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if step < warmup_steps:
-        return step / warmup_steps
+        throughout = 1 - step / steps if schedule == "linear_throughout" else 1.0
+        return step / warmup_steps * throughout
     if schedule == "constant":
         return 1.0
     if schedule in ("inverse_sqrt", "noam"):
@@ -38,7 +40,7 @@ def share(
         return math.sqrt(start / max(step, start))
     if schedule == "linear":
         left = (steps - step) / max(steps - warmup_steps, 1)
-    elif schedule == "linear_from_zero":
+    elif schedule in ("linear_from_zero", "linear_throughout"):
         left = 1 - step / steps
     elif schedule == "cosine":
         left = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))

@@ -15,7 +15,9 @@ from plume.objectives.base import Objective
 from plume.text.tokenizers import TokenizerConfig
 from plume.text.windows import Windows
 
-Schedule = Literal["linear", "linear_from_zero", "cosine", "wsd", "inverse_sqrt", "noam", "constant"]
+Schedule = Literal[
+    "linear", "linear_from_zero", "linear_throughout", "cosine", "wsd", "inverse_sqrt", "noam", "constant"
+]  # fmt: skip
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]

@@ -40,7 +40,10 @@ def count(name: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("bert:base", 110_106_428), ("gpt:gpt2", 124_439_808)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("bert:base", 110_106_428), ("gpt:gpt2", 124_439_808)],
+)
 def test_the_papers_sizes(name: str, parameters: int) -> None:
     assert count(name) == parameters  # spec 06 section 3, spec 14 section 2
 

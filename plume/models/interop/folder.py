@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ TOKENIZER_FILES = (
 )
 
 
+MakeHead = Callable[[str, Backbone, int], Head]  # of a head's name, its backbone and the number of labels
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """A published model in our names.
 
     heads: those whose every weight was there, by the name their objective gives them: "masked_token",
     "next_sentence", "next_token", "label". ``state`` may hold more, such as a pooler without an answer, which
-    ``PretrainedModel.start_from`` knows to use. labels: what the "label" head answers, in order.
+    ``PretrainedModel.start_from`` knows to use. labels: what the "label" head answers, in order. make: how the
+    family's heads are built, where they are not like BERT's or GPT-2's.
     """
 
     family: str
@@ -43,6 +47,7 @@ class Imported:
     heads: tuple[str, ...]
     labels: tuple[str, ...]
     state: Mapping[str, Tensor]
+    make: MakeHead | None = None
 
     def model(self, vocab: Vocabulary | None = None) -> PretrainedModel:
         """The model with these weights and heads, in evaluation mode; by default over an unnamed vocabulary."""
@@ -62,6 +67,8 @@ class Imported:
         return model.eval()
 
     def _head(self, name: str, backbone: Backbone) -> Head:
+        if self.make is not None:
+            return self.make(name, backbone, len(self.labels))
         if name in ("masked_token", "next_token"):
             bert = name == "masked_token"
             return TokenHead(backbone, transform=bert, bias=bert)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from plume.errors import UserError
-from plume.models.interop.bert import ACTIVATIONS
+from plume.models.interop.encoders import ACTIVATIONS
 from plume.models.interop.folder import (
     Imported,
     Rule,
