@@ -45,3 +45,17 @@ class Vocabulary:
                 f"train one with `plume tokenizer` of a kind that has it (wordpiece has cls, sep and mask)"
             )
         return value
+
+    def require_sentinels(self, count: int) -> tuple[int, ...]:
+        """The first ``count`` sentinels.
+
+        Raises:
+            ValueError: the tokenizer has fewer.
+        """
+        if count > len(self.sentinels):
+            has = f"only {len(self.sentinels)}" if self.sentinels else "no"
+            raise ValueError(
+                f"this tokenizer has {has} sentinels, but the objective needs {count} in one window: train one with "
+                f"`plume tokenizer --sentinels {max(100, count)}`, or choose a shorter windows.length"
+            )
+        return self.sentinels[:count]

@@ -25,6 +25,7 @@ def tokenizer(
     kind: Kind = "wordpiece",
     vocab_size: int = 8000,
     cased: bool = False,
+    sentinels: int = 0,
     text_column: str = "text",
 ) -> Tokenizer:
     """Train a tokenizer on the training split of ``data`` and save it in the folder ``out``.
@@ -45,11 +46,15 @@ def tokenizer(
 
     if vocab_size < 8:
         raise UserError(f"--vocab-size must leave room for text beside the special tokens, got {vocab_size}")
+    if not 0 <= sentinels <= vocab_size // 2:
+        raise UserError(f"--sentinels must lie between 0 and half of --vocab-size, got {sentinels}")
+    if sentinels and kind == "words":
+        raise UserError("--kind words serves counts and vectors, which have no use for --sentinels")
     kinds: dict[str, TokenizerConfig] = {
-        "wordpiece": WordPiece(vocab_size, lowercase=not cased),
-        "bpe": ByteLevelBPE(vocab_size),
-        "unigram": Unigram(vocab_size),
-        "characters": Characters(vocab_size),
+        "wordpiece": WordPiece(vocab_size, lowercase=not cased, sentinels=sentinels),
+        "bpe": ByteLevelBPE(vocab_size, sentinels),
+        "unigram": Unigram(vocab_size, sentinels),
+        "characters": Characters(vocab_size, sentinels),
         "words": Words(vocab_size, lowercase=not cased),
     }
     if kind not in kinds:
@@ -92,6 +97,7 @@ def command(
     kind: Kind = "wordpiece",
     vocab_size: int = 8000,
     cased: Annotated[bool, Flag] = False,
+    sentinels: int = 0,
     text_column: TextColumn = "text",
     json: Json = False,
 ) -> None:
@@ -109,8 +115,18 @@ def command(
         How many tokens it may have.
     cased
         Keep capitals apart (wordpiece and words only; the others always do).
+    sentinels
+        How many marks for hidden spans it has, as t5: and joint: need them (T5: 100). They are counted in the size.
     """
-    trained = tokenizer(data, out=out, kind=kind, vocab_size=vocab_size, cased=cased, text_column=text_column)
+    trained = tokenizer(
+        data,
+        out=out,
+        kind=kind,
+        vocab_size=vocab_size,
+        cased=cased,
+        sentinels=sentinels,
+        text_column=text_column,
+    )
     result = {
         "tokenizer": str(out),
         "kind": trained.kind,

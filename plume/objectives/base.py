@@ -110,6 +110,14 @@ class Objective(ABC, Generic[Source]):
         """
         return Slots.causal(ids), len(ids) - 1
 
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array] | None:
+        """How a family of two stacks is given a text to answer or to go on with.
+
+        The first stack's slots, and those that the second begins with: what it writes follows them, each token
+        seeing those before, and the last slot asks for the next. ``None``: one stack, which ``ask_next`` asks.
+        """
+        return None
+
 
 def ask(batch: Batch, name: str, hidden: Tensor) -> Asked:
     """Gather what head ``name`` needs from hidden [R, L, D]: [N, D] and the labels [N] beside it."""

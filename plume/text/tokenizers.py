@@ -1,7 +1,9 @@
 """The kinds of tokenizers, by what they were trained on: WordPiece, byte-level BPE, Unigram, characters, words.
 
 A configuration is a frozen dataclass; ``train`` makes a ``Tokenizer`` (``plume.text.tokenizing``) of texts.
-Every kind has all special tokens (pad, unk, cls, sep, mask, bos, eos), so that every kind serves every objective.
+Every kind has all special tokens (pad, unk, cls, sep, mask, bos, eos), so that every kind serves every objective;
+``sentinels`` adds the marks that objectives with spans put in their place (T5 has 100, spec 18 section 3). They
+are counted in ``vocab_size`` and come last, the first one at the very end, as T5 numbers them.
 """
 
 from __future__ import annotations
@@ -50,6 +52,10 @@ class WordPiece:
 
     vocab_size: int
     lowercase: bool = True
+    sentinels: int = 0
+
+    def __post_init__(self) -> None:
+        _room(self.vocab_size, self.sentinels)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         kept = _sample(texts, 100_000_000)
@@ -59,7 +65,7 @@ class WordPiece:
         # beforehand, as if they were special, they make training repeatable.
         inside = [f"##{c}" for c in alphabet if len(_cut(inner, f"a{c}a")) == 1]
         trainer = library.trainers.WordPieceTrainer(
-            vocab_size=self.vocab_size,
+            vocab_size=self.vocab_size - self.sentinels,
             special_tokens=[*_BRACKETS.values(), *inside],
             initial_alphabet=alphabet,
             limit_alphabet=len(alphabet),
@@ -68,7 +74,7 @@ class WordPiece:
         inner.train_from_iterator(kept, trainer, length=len(kept))
         final = self._empty(inner.get_vocab(with_added_tokens=True))
         final.add_special_tokens(list(_BRACKETS.values()))
-        return _finish(final, "wordpiece", _BRACKETS)
+        return _finish(final, "wordpiece", _BRACKETS, sentinels=self.sentinels)
 
     def _empty(self, vocabulary: dict[str, int]) -> library.Tokenizer:
         inner = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
@@ -96,25 +102,30 @@ class ByteLevelBPE:
     """GPT-2's (spec 14 section 3): any string comes back exactly, nothing is unknown."""
 
     vocab_size: int
+    sentinels: int = 0
+
+    def __post_init__(self) -> None:
+        _room(self.vocab_size, self.sentinels)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         inner = library.Tokenizer(library.models.BPE())
         inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = library.decoders.ByteLevel()
         names = list(dict.fromkeys(_ANGLES.values()))
-        if self.vocab_size < 256 + len(names):
+        if self.vocab_size - self.sentinels < 256 + len(names):
             raise UserError(
-                f"a byte-level vocabulary has at least {256 + len(names)} tokens, not {self.vocab_size}"
+                f"a byte-level vocabulary has at least {256 + len(names) + self.sentinels} tokens, "
+                f"not {self.vocab_size}"
             )
         trainer = library.trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
+            vocab_size=self.vocab_size - self.sentinels,
             special_tokens=names,
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         kept = _sample(texts, 50_000_000)
         inner.train_from_iterator(kept, trainer, length=len(kept))
-        return _finish(inner, "bpe", _ANGLES)
+        return _finish(inner, "bpe", _ANGLES, sentinels=self.sentinels)
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,10 @@ class Unigram:
     """SentencePiece's unigram model. Its training is slow on text without blanks: it sees 4 M characters at most."""
 
     vocab_size: int
+    sentinels: int = 0
+
+    def __post_init__(self) -> None:
+        _room(self.vocab_size, self.sentinels)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         inner = library.Tokenizer(library.models.Unigram())
@@ -135,7 +150,7 @@ class Unigram:
         )
         inner.decoder = library.decoders.Metaspace(prepend_scheme="first")
         trainer = library.trainers.UnigramTrainer(
-            vocab_size=self.vocab_size,
+            vocab_size=self.vocab_size - self.sentinels,
             special_tokens=list(_BRACKETS.values()),
             unk_token="[UNK]",  # noqa: S106
             show_progress=False,
@@ -146,7 +161,7 @@ class Unigram:
         special = [(piece, float(score)) for piece, score in model["vocab"][: len(_BRACKETS)]]
         pieces = _ordered(dict(model["vocab"][len(_BRACKETS) :]))
         inner.model = library.models.Unigram([*special, *pieces], unk_id=model["unk_id"])
-        return _finish(inner, "unigram", _BRACKETS)
+        return _finish(inner, "unigram", _BRACKETS, sentinels=self.sentinels)
 
 
 @dataclass(frozen=True)
@@ -154,10 +169,14 @@ class Characters:
     """One token a character, the most frequent ones; the others are unknown."""
 
     vocab_size: int
+    sentinels: int = 0
+
+    def __post_init__(self) -> None:
+        _room(self.vocab_size, self.sentinels)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         counts = _count_characters(_sample(texts, 100_000_000))
-        room = self.vocab_size - len(_BRACKETS)
+        room = self.vocab_size - self.sentinels - len(_BRACKETS)
         if room < 1:
             raise UserError(f"a vocabulary of characters needs at least {len(_BRACKETS) + 1} tokens")
         order = np.argsort(-counts, kind="stable")[:room]
@@ -168,7 +187,7 @@ class Characters:
         inner.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(r"[\s\S]"), "isolated")
         inner.decoder = library.decoders.Fuse()
         inner.add_special_tokens(list(_BRACKETS.values()))
-        return _finish(inner, "characters", _BRACKETS)
+        return _finish(inner, "characters", _BRACKETS, sentinels=self.sentinels)
 
 
 @dataclass(frozen=True)
@@ -220,6 +239,11 @@ class Words:
         return _finish(inner, "words", _BRACKETS, tuple([0] * len(_BRACKETS) + [counts[w] for w in kept]))
 
 
+def _room(vocab_size: int, sentinels: int) -> None:
+    if not 0 <= sentinels <= vocab_size // 2:
+        raise ValueError(f"sentinels must lie between 0 and half of vocab_size={vocab_size}, got {sentinels}")
+
+
 def _sample(texts: Iterable[str], characters: int) -> list[str]:
     kept = sample((t if t.isascii() or valid(t) else clean(t) for t in texts), characters)
     if not any(text and not text.isspace() for text in kept):
@@ -269,8 +293,15 @@ def _cut(inner: library.Tokenizer, text: str) -> list[str]:
 
 
 def _finish(
-    inner: library.Tokenizer, kind: Kind, names: dict[str, str], counts: tuple[int, ...] = ()
+    inner: library.Tokenizer,
+    kind: Kind,
+    names: dict[str, str],
+    counts: tuple[int, ...] = (),
+    *,
+    sentinels: int = 0,
 ) -> Tokenizer:
+    marks = [f"<extra_id_{n}>" for n in range(sentinels)]
+    inner.add_special_tokens(marks[::-1])
     cls, sep = names["cls"], names["sep"]
     inner.post_processor = library.processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -284,7 +315,7 @@ def _finish(
         Vocabulary(
             size=inner.get_vocab_size(with_added_tokens=True),
             pad=ids["pad"], bos=ids["bos"], eos=ids["eos"], unk=ids["unk"], cls=ids["cls"], sep=ids["sep"],
-            mask=ids["mask"], counts=counts,
+            mask=ids["mask"], sentinels=tuple(_id(inner, mark) for mark in marks), counts=counts,
         ),
     )  # fmt: skip
 

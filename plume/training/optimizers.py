@@ -1,4 +1,4 @@
-"""AdamW, fused, with two groups: matrices decay, biases and gains do not (spec 25 section 2)."""
+"""AdamW, fused, with two groups: matrices decay, biases and gains do not (spec 25 section 2); or Adafactor."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from plume.training.adafactor import Adafactor
 from plume.training.settings import Training
 
 # Adam's corrections are 1 - beta**t. From this t on both are exactly 1, so that a count that starts here is
 # Adam without bias correction, as BERT was trained (spec 06 section 6), by the same fused kernel.
 UNCORRECTED = 1_000_000.0
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+
+def build(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The optimizer that ``training`` names."""
+    if training.optimizer == "adafactor":
+        return Adafactor(_trained(model), training.lr)
+    return adamw(model, training)
 
 
 def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
     """An optimizer over the parameters that train, each once, ties counted once; its state exists at once."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("no parameter of this model is trained")
+    trained = _trained(model)
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
@@ -43,12 +47,12 @@ def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
 
 
 def state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's tensors by name: "exp_avg.<parameter>", "exp_avg_sq.<parameter>", "step.<parameter>"."""
+    """The optimizer's tensors by name: "step.<parameter>", "exp_avg.<parameter>" and so on."""
     return {
-        f"{field}.{name}": optimizer.state[p][field]
+        f"{field}.{name}": tensor
         for name, p in model.named_parameters()
         if p.requires_grad
-        for field in ("step", *MOMENTS)
+        for field, tensor in optimizer.state[p].items()
     }
 
 
@@ -68,3 +72,10 @@ def load_state(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapp
                 f"optimizer state {name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}"
             )
         tensor.copy_(tensors[name])
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("no parameter of this model is trained")
+    return trained

@@ -23,7 +23,8 @@ def share(
 
     linear: (S - s) / (S - w) after warm-up; linear_from_zero: 1 - s / S, BERT's own, with its small jump at w
     (spec 06 section 6); linear_throughout: the same, and both factors during warm-up (ELECTRA, spec 09 section 2);
-    cosine: half a wave from w to S; inverse_sqrt and noam: sqrt(w / s); wsd: 1 until the last
+    cosine: half a wave from w to S; inverse_sqrt and noam: sqrt(w / s); constant_inverse_sqrt: the same, and 1
+    instead of a warm-up (T5, spec 18 section 6); wsd: 1 until the last
     ``decay_share`` of the steps, then 1 - sqrt of the part of it that is over. The first four decay to ``floor``
     where they have an end.
 
@@ -31,11 +32,13 @@ def share(
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if step < warmup_steps:
+        if schedule == "constant_inverse_sqrt":
+            return 1.0
         throughout = 1 - step / steps if schedule == "linear_throughout" else 1.0
         return step / warmup_steps * throughout
     if schedule == "constant":
         return 1.0
-    if schedule in ("inverse_sqrt", "noam"):
+    if schedule in ("inverse_sqrt", "constant_inverse_sqrt", "noam"):
         start = max(warmup_steps, 1)
         return math.sqrt(start / max(step, start))
     if schedule == "linear":

@@ -34,7 +34,7 @@ Kind = Literal["pretraining", "adaptation"]
 Recipe = Pretraining | Adaptation
 
 # Where these schedules stand does not depend on the end, so that a run may be given more steps.
-GROWING = ("constant", "inverse_sqrt", "noam", "wsd")
+GROWING = ("constant", "inverse_sqrt", "constant_inverse_sqrt", "noam", "wsd")
 
 
 def say(message: str) -> None:

@@ -16,8 +16,10 @@ from plume.text.tokenizers import TokenizerConfig
 from plume.text.windows import Windows
 
 Schedule = Literal[
-    "linear", "linear_from_zero", "linear_throughout", "cosine", "wsd", "inverse_sqrt", "noam", "constant"
+    "linear", "linear_from_zero", "linear_throughout", "cosine", "wsd", "inverse_sqrt", "constant_inverse_sqrt",
+    "noam", "constant",
 ]  # fmt: skip
+Optimizer = Literal["adamw", "adafactor"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]
@@ -27,6 +29,8 @@ Masking = Literal["static", "dynamic"]
 class Training:
     """How a model is trained; everything here is the same for every objective.
 
+    ``optimizer``: "adafactor" is T5's, whose updates are ``lr`` times a parameter's own size; it knows no
+    ``weight_decay``, ``betas`` and ``eps``.
     ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the
     floor of the decay as a share of it, ``decay_share`` the last part of the steps, in which wsd decays.
     ``decay_tokens`` makes the schedule a function of the tokens read and says where it ends, ``warmup_tokens`` where
@@ -44,6 +48,7 @@ class Training:
     steps: int
     batch_size: int
     lr: float
+    optimizer: Optimizer = "adamw"
     microbatch_size: int | None = None
     schedule: Schedule = "linear"
     warmup_steps: int | None = None

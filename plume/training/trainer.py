@@ -97,7 +97,7 @@ class Trainer:
         if training.compile:
             self.model.backbone.compile()
         self.progress = Progress()
-        self.optimizer = optimizers.adamw(self.model, training)
+        self.optimizer = optimizers.build(self.model, training)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.guard = Guard(training.spike_sigma, training.clip_norm)
         self.scale = LossScale(setting.numbers)
