@@ -23,7 +23,7 @@ def tiny() -> Pretraining:
         tokenizer=ByteLevelBPE(vocab_size=8_192, sentinels=100),
         windows=PackedStream(length=128),
         objective=SpanCorruption(),
-        model=later(num_layers=2, d_model=128, num_heads=2, d_ff=256),
+        model=_later(num_layers=2, d_model=128, num_heads=2, d_ff=256),
         training=Training(
             batch_size=64, steps=4_000, optimizer="adafactor", lr=1e-2, schedule="constant_inverse_sqrt",
             warmup_steps=None, weight_decay=0.0, clip_norm=None,
@@ -33,55 +33,57 @@ def tiny() -> Pretraining:
 
 def small() -> Pretraining:
     """6 + 6 layers of 512: 60.5 M parameters."""
-    return _published(first(num_layers=6, d_model=512, num_heads=8, d_ff=2_048))
+    return _published(_first(num_layers=6, d_model=512, num_heads=8, d_ff=2_048))
 
 
 def base() -> Pretraining:
     """12 + 12 layers of 768: 223 M parameters."""
-    return _published(first(num_layers=12, d_model=768, num_heads=12, d_ff=3_072))
+    return _published(_first(num_layers=12, d_model=768, num_heads=12, d_ff=3_072))
 
 
 def large() -> Pretraining:
     """24 + 24 layers of 1,024: 738 M parameters."""
-    return _published(first(num_layers=24, d_model=1_024, num_heads=16, d_ff=4_096))
+    return _published(_first(num_layers=24, d_model=1_024, num_heads=16, d_ff=4_096))
 
 
 def xl() -> Pretraining:
     """The paper's 3B: as ``large``, with 32 heads of 128 and a feed-forward of 16,384."""
-    return _published(first(num_layers=24, d_model=1_024, num_heads=32, d_ff=16_384, d_head=128))
+    return _published(_first(num_layers=24, d_model=1_024, num_heads=32, d_ff=16_384, d_head=128))
 
 
 def xxl() -> Pretraining:
     """The paper's 11B: 128 heads of 128, a feed-forward of 65,536."""
-    return _published(first(num_layers=24, d_model=1_024, num_heads=128, d_ff=65_536, d_head=128))
+    return _published(_first(num_layers=24, d_model=1_024, num_heads=128, d_ff=65_536, d_head=128))
 
 
 def v1_1_small() -> Pretraining:
     """8 + 8 layers of 512: 77 M parameters."""
-    return _published(later(num_layers=8, d_model=512, num_heads=6, d_ff=1_024))
+    return _published(_later(num_layers=8, d_model=512, num_heads=6, d_ff=1_024))
 
 
 def v1_1_base() -> Pretraining:
     """12 + 12 layers of 768: 248 M parameters."""
-    return _published(later(num_layers=12, d_model=768, num_heads=12, d_ff=2_048))
+    return _published(_later(num_layers=12, d_model=768, num_heads=12, d_ff=2_048))
 
 
 def v1_1_large() -> Pretraining:
     """24 + 24 layers of 1,024: 783 M parameters."""
-    return _published(later(num_layers=24, d_model=1_024, num_heads=16, d_ff=2_816))
+    return _published(_later(num_layers=24, d_model=1_024, num_heads=16, d_ff=2_816))
 
 
 def v1_1_xl() -> Pretraining:
     """24 + 24 layers of 2,048: 2.8 B parameters."""
-    return _published(later(num_layers=24, d_model=2_048, num_heads=32, d_ff=5_120))
+    return _published(_later(num_layers=24, d_model=2_048, num_heads=32, d_ff=5_120))
 
 
 def v1_1_xxl() -> Pretraining:
     """24 + 24 layers of 4,096: 11 B parameters."""
-    return _published(later(num_layers=24, d_model=4_096, num_heads=64, d_ff=10_240))
+    return _published(_later(num_layers=24, d_model=4_096, num_heads=64, d_ff=10_240))
 
 
-def first(*, num_layers: int, d_model: int, num_heads: int, d_ff: int, d_head: int = 64) -> TransformerConfig:
+def _first(
+    *, num_layers: int, d_model: int, num_heads: int, d_ff: int, d_head: int = 64
+) -> TransformerConfig:
     """T5 v1.0: ReLU, one table for input and output, states rescaled before it, dropout 0.1 everywhere."""
     return TransformerConfig(
         num_layers=num_layers, num_decoder_layers=num_layers, d_model=d_model, num_heads=num_heads, d_ff=d_ff,
@@ -91,7 +93,7 @@ def first(*, num_layers: int, d_model: int, num_heads: int, d_ff: int, d_head: i
     )  # fmt: skip
 
 
-def later(*, num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TransformerConfig:
+def _later(*, num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TransformerConfig:
     """T5 v1.1: gated GELU, an output table of its own, no dropout."""
     return TransformerConfig(
         num_layers=num_layers, num_decoder_layers=num_layers, d_model=d_model, num_heads=num_heads, d_ff=d_ff,
