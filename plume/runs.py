@@ -34,6 +34,7 @@ from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.objectives.masked import MaskedLM
+from plume.objectives.replaced import ReplacedTokens
 from plume.slots import IGNORE, Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
 from plume.training import stages
@@ -383,6 +384,10 @@ class Run:
             raise UserError(
                 f"there is no {name} in {text[:60]!r}: write {name} where a token is to be guessed"
             )
+        if (
+            self.tokenizer.kind == "bpe"
+        ):  # a piece that fills the mask brings its own blank (spec 07 section 1)
+            parts = [*(part.rstrip(" ") for part in parts[:-1]), parts[-1]]
         pieces: list[Array] = []
         for part in parts:
             pieces += [self.tokenizer.encode(part), np.array([mask])]
@@ -517,9 +522,16 @@ def _load_published(path: Path) -> Run:
 
 def objective_of(imported: interop.Imported) -> Objective[Any]:
     """The objective whose heads a published model has."""
-    reader: Objective[Any] = (
-        MaskedLM(next_sentence="next_sentence" in imported.heads) if imported.family == "bert" else CausalLM()
-    )
+    reader: Objective[Any]
+    match imported.family:
+        case "bert":
+            reader = MaskedLM(next_sentence="next_sentence" in imported.heads)
+        case "roberta":
+            reader = MaskedLM(selection="rounded", segments="separator")
+        case "electra":  # a published generator is a masked language model
+            reader = MaskedLM() if "masked_token" in imported.heads else ReplacedTokens()
+        case _:
+            reader = CausalLM()
     if "label" not in imported.heads:
         return reader
     return Classification(reader, imported.labels, max_length=imported.config.max_positions)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,21 +33,31 @@ class MaskedLM(Objective[Window]):
     fits is skipped, not cut), or each unit on its own with that probability (``"bernoulli"``, as
     ``transformers``' collator). A chosen token becomes [MASK] with probability ``mask_share``, a uniform
     draw over the whole vocabulary with ``random_share``, and stays as it is otherwise, each token by itself.
+    ``"rounded"`` is RoBERTa's: density * length, rounded up or down by chance, among *all* slots, [CLS] and [SEP]
+    too, and no random draw is a special token other than [MASK] (spec 07 section 3).
+
+    ``segments`` says what tells two segments apart: "types" (BERT) or a second "separator" between them, all types
+    being 0 (RoBERTa).
     """
 
     noise_density: float = 0.15
     mask_share: float = 0.8
     random_share: float = 0.1
     unit: Grain = "token"
-    selection: Literal["exact", "bernoulli"] = "exact"
+    selection: Literal["exact", "bernoulli", "rounded"] = "exact"
     max_predictions: int | None = None
     next_sentence: bool = False
     sentence_order: bool = False
+    segments: Literal["types", "separator"] = "types"
 
     def __post_init__(self) -> None:
         if self.next_sentence and self.sentence_order:
             raise ValueError(
                 "next_sentence and sentence_order ask different things of different pairs: use one"
+            )
+        if self.selection == "rounded" and (self.unit != "token" or self.max_predictions is not None):
+            raise ValueError(
+                "selection='rounded' chooses single tokens and has no cap: set unit=token and max_predictions=null"
             )
         if not 0 < self.noise_density <= 1:
             raise ValueError(f"noise_density must lie in (0, 1], got {self.noise_density}")
@@ -57,15 +68,17 @@ class MaskedLM(Objective[Window]):
             )
 
     def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
-        mask_id = vocab.require("mask")
-        chosen = self.choose(source, rng)
+        if self.selection == "rounded":
+            chosen, ids = self._rounded(source, vocab, rng)
+        else:
+            chosen = self.choose(source, rng)
+            ids = source.ids.copy()
+            draw = rng.random(len(chosen))
+            ids[chosen[draw < self.mask_share]] = vocab.require("mask")
+            swapped = chosen[(draw >= self.mask_share) & (draw < self.mask_share + self.random_share)]
+            ids[swapped] = rng.integers(vocab.size, size=len(swapped))
         if not len(chosen):
             return None
-        ids = source.ids.copy()
-        draw = rng.random(len(chosen))
-        ids[chosen[draw < self.mask_share]] = mask_id
-        swapped = chosen[(draw >= self.mask_share) & (draw < self.mask_share + self.random_share)]
-        ids[swapped] = rng.integers(vocab.size, size=len(swapped))
         labels = {"masked_token": np.full(len(ids), IGNORE)}
         labels["masked_token"][chosen] = source.ids[chosen]
         if question := self._question:
@@ -73,7 +86,8 @@ class MaskedLM(Objective[Window]):
                 raise ValueError(_WRONG_WINDOWS[question])
             labels[question] = np.full(len(ids), IGNORE)
             labels[question][0] = source.labels[question]
-        return Example(Slots.bidirectional(ids, token_type_ids=source.token_type_ids, labels=labels))
+        types = source.token_type_ids if self.segments == "types" else np.zeros_like(ids)
+        return Example(Slots.bidirectional(ids, token_type_ids=types, labels=labels))
 
     def choose(self, source: Window, rng: np.random.Generator) -> Array:
         """The chosen slots, ascending. Units are chosen whole; specials never."""
@@ -98,6 +112,22 @@ class MaskedLM(Objective[Window]):
                     budget -= int(sizes[u])
         return open_slots[taken[unit]]
 
+    def _rounded(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> tuple[Array, Array]:
+        """The chosen slots, ascending, and the ids with the noise in them: fairseq's draws in their order."""
+        length = len(source)
+        if source.special.all():
+            return np.zeros(0, np.int64), source.ids
+        count = int(self.noise_density * length + rng.random())
+        chosen = np.zeros(length, bool)
+        chosen[rng.choice(length, count, replace=False)] = True
+        not_masked = 1 - self.mask_share
+        odd = chosen & (rng.random(length) < not_masked)
+        swapped = odd & (rng.random(length) >= (not_masked - self.random_share) / (not_masked or 1))
+        ids = np.where(chosen & ~odd, vocab.require("mask"), source.ids)
+        pool = _ordinary(vocab)
+        ids[swapped] = pool[(rng.random(int(swapped.sum())) * len(pool)).astype(np.int64)]
+        return np.flatnonzero(chosen), ids
+
     def restore(self, example: Example[Array]) -> Array:
         labels = example.inputs.labels["masked_token"]
         return np.where(labels == IGNORE, example.inputs.input_ids, labels)
@@ -114,6 +144,9 @@ class MaskedLM(Objective[Window]):
 
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         cls, sep = vocab.require("cls"), vocab.require("sep")
+        if self.segments == "separator" and len(segments) > 1:
+            between = [part for s in segments for part in ([sep, sep], s)][1:]
+            return Slots.bidirectional(np.concatenate([[cls], *between, [sep]]).astype(np.int64)), 0
         ids = np.concatenate([[cls], *(np.append(s, sep) for s in segments)]).astype(np.int64)
         types = np.concatenate([[0], *(np.full(len(s) + 1, i) for i, s in enumerate(segments))]).astype(
             np.int64
@@ -123,6 +156,13 @@ class MaskedLM(Objective[Window]):
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         framed, _ = self.read([np.append(ids, vocab.require("mask"))], vocab)
         return framed, len(ids) + 1
+
+
+@cache
+def _ordinary(vocab: Vocabulary) -> Array:
+    """The ids that a random replacement may be: all but the special ones, [MASK] among them."""
+    never = vocab.special | {vocab.unk}
+    return np.array([i for i in range(vocab.size) if i == vocab.mask or i not in never], np.int64)
 
 
 _WRONG_WINDOWS = {

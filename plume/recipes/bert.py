@@ -35,6 +35,7 @@ def base() -> Pretraining:
         windows=SegmentPairs(length=512),
         objective=MaskedLM(noise_density=0.15, next_sentence=True),
         masking="static",
+        dupe_factor=10,
         model=_model(num_layers=12, d_model=768),
         training=Training(
             batch_size=256, steps=1_000_000, lr=1e-4, warmup_steps=10_000, schedule="linear_from_zero",

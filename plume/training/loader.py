@@ -76,7 +76,8 @@ class Phase(Generic[T]):
     """A stretch of steps with one objective, one way of cutting and one batch size.
 
     Its sequence of samples begins where sample number ``base`` stands; at ``first_step`` the run has used
-    ``first_sample`` samples. ``stream`` and ``seeds`` key the noise; ``static`` draws it once and for all.
+    ``first_sample`` samples. ``stream`` and ``seeds`` key the noise; ``static`` draws it once and for all,
+    or ``dupe_factor`` times.
     ``samples`` ends the sequence (held-out text is read once).
     """
 
@@ -89,6 +90,7 @@ class Phase(Generic[T]):
     base: int = 0
     carries: bool = False
     static: bool = False
+    dupe_factor: int = 1
     stream: str = "noise"
     samples: int | None = None
 
@@ -194,7 +196,7 @@ class Loader:
             plan = phase.epochs.plan(epoch)
             # The noise is keyed by the window, not by its place in the epoch's order: a frozen epoch number
             # is then all that static masking is.
-            drawn = (0 if phase.static else epoch, plan.order(index))
+            drawn = (epoch % phase.dupe_factor if phase.static else epoch, plan.order(index))
             source = plan[index]
             example = phase.objective.example(
                 source, self.vocab, rng(phase.seeds[0], phase.stream, *phase.seeds[1:], *drawn)

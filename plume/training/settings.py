@@ -124,7 +124,9 @@ class Stage:
 class Pretraining:
     """A paradigm, complete: window x objective x backbone x seeding, and how to train it (DESIGN section 2).
 
-    ``masking="static"`` draws each window's noise once and for all, "dynamic" anew every epoch.
+    ``masking="static"`` draws each window's cut and noise once and for all, "dynamic" anew every epoch. Static text
+    comes in ``dupe_factor`` variants, one after the other, as BERT's builder wrote it: epoch e is epoch e modulo
+    that many.
     """
 
     tokenizer: TokenizerConfig
@@ -133,9 +135,14 @@ class Pretraining:
     model: BackboneConfig
     training: Training
     masking: Masking = "dynamic"
+    dupe_factor: int = 1
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.dupe_factor < 1:
+            raise ValueError(f"dupe_factor must be at least 1, got {self.dupe_factor}")
+        if self.dupe_factor > 1 and self.masking == "dynamic":
+            raise ValueError("dupe_factor is for masking=static: dynamic masks are new every epoch")
         ends = [stage.until for stage in self.stages]
         for before, after in pairwise(ends):
             if before is None or (after is not None and after <= before):

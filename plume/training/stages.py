@@ -62,8 +62,8 @@ def phases(recipe: Pretraining, tokens: Tokens, vocab: Vocabulary) -> list[Phase
         else:
             number = found[-1].seeds[1] + 1 if found else 0
             seed = key(training.data_seed, "stage", number) if number else training.data_seed
-            static = recipe.masking == "static"
-            epochs = Epochs(_cutter(windows, tokens, vocab, length, batch_size, seed, static))
+            variants = recipe.dupe_factor if recipe.masking == "static" else None
+            epochs = Epochs(_cutter(windows, tokens, vocab, length, batch_size, seed, variants))
             seeds, base, cut = (training.noise_seed, number), used, this
         found.append(
             Phase(
@@ -76,6 +76,7 @@ def phases(recipe: Pretraining, tokens: Tokens, vocab: Vocabulary) -> list[Phase
                 base=base,
                 carries=windows.carries,
                 static=recipe.masking == "static",
+                dupe_factor=recipe.dupe_factor,
             )
         )
     return found
@@ -90,7 +91,7 @@ def held_out(recipe: Pretraining, tokens: Tokens, vocab: Vocabulary) -> list[Pha
     found: list[Phase[Window] | str] = []
     for _, windows, objective, batch_size in resolve(recipe):
         length = objective.window_length(windows.length)
-        epochs = Epochs(_cutter(windows, tokens, vocab, length, batch_size, training.data_seed, True))
+        epochs = Epochs(_cutter(windows, tokens, vocab, length, batch_size, training.data_seed, 1))
         try:
             size = len(epochs.plan(0))
         except UserError as error:
@@ -112,8 +113,16 @@ def held_out(recipe: Pretraining, tokens: Tokens, vocab: Vocabulary) -> list[Pha
 
 
 def _cutter(
-    windows: Windows, tokens: Tokens, vocab: Vocabulary, length: int, batch_size: int, seed: int, static: bool
+    windows: Windows,
+    tokens: Tokens,
+    vocab: Vocabulary,
+    length: int,
+    batch_size: int,
+    seed: int,
+    variants: int | None,
 ) -> Callable[[int], Plan]:
+    """``variants``: as many epochs are cut anew, and then come again; None: every one is."""
+
     def plan(epoch: int) -> Plan:
         return windows.plan(
             tokens,
@@ -121,7 +130,7 @@ def _cutter(
             length=length,
             batch_size=batch_size,
             seed=seed,
-            epoch=0 if static else epoch,
+            epoch=epoch if variants is None else epoch % variants,
             order_epoch=epoch,
         )
 

@@ -204,12 +204,13 @@ def write(
 
 
 def tokenizer_files(
-    tokenizer: Path | None, vocab: Vocabulary, max_positions: int, *, frame: bool
+    tokenizer: Path | None, vocab: Vocabulary, max_positions: int, *, frame: bool, separators: int = 1
 ) -> dict[str, str]:
     """tokenizer.json and tokenizer_config.json for ``AutoTokenizer``.
 
     ``tokenizer`` is a folder with a tokenizer.json, whose ids are ``vocab``'s. ``frame``: texts become
-    [CLS] A [SEP] B [SEP], as BERT was trained to read them.
+    [CLS] A [SEP] B [SEP], as BERT was trained to read them. With ``separators=2`` two of them stand between A and
+    B, whose types are both 0, and [MASK] swallows the blank before it (RoBERTa).
     """
     if tokenizer is None:
         return {}
@@ -242,17 +243,26 @@ def tokenizer_files(
         tree["post_processor"] = {
             "type": "TemplateProcessing",
             "single": one,
-            "pair": [*one, text("B", 1), token(sep, 1)],
+            "pair": [*one, text("B", 1), token(sep, 1)]
+            if separators == 1
+            else [*one, token(sep, 0), text("B", 0), token(sep, 0)],
             "special_tokens": {
                 cls: {"id": cls, "ids": [vocab.cls], "tokens": [cls]},
                 sep: {"id": sep, "ids": [vocab.sep], "tokens": [sep]},
             },
         }
+    if separators == 2:
+        for added in tree.get("added_tokens") or []:
+            added["lstrip"] = added["lstrip"] or added["id"] == vocab.mask
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_positions,
         "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", *(["token_type_ids"] if frame else []), "attention_mask"],
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if frame and separators == 1 else []),
+            "attention_mask",
+        ],
         **{f"{role}_token": name for role, name in special.items()},
     }
     return {
