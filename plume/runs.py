@@ -24,10 +24,11 @@ from plume.errors import UserError
 from plume.evaluation import answerers
 from plume.evaluation.scorer import Scorer
 from plume.generation.completion import Completion, Delta, complete, stream
-from plume.generation.language_models import LanguageModel, language_model
+from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models import interop
 from plume.models.heads import Asked, Head, TokenHead
+from plume.models.ngrams import NGrams
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
@@ -39,6 +40,7 @@ from plume.slots import IGNORE, Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
 from plume.training import stages
 from plume.training.checkpoints import Checkpoints, folder_name, open_checkpoint
+from plume.training.counting import Counting
 from plume.training.folder import RunFolder
 from plume.training.settings import Adaptation, Pretraining
 from plume.vocabulary import Vocabulary
@@ -73,14 +75,31 @@ class Classified:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with its tokenizer. ``recipe`` is None for a published folder; ``step``: of the weights."""
+    """A trained model with its tokenizer. ``recipe`` is None for a published folder; ``step``: of the weights.
+
+    ``objective`` says how the family reads a text; an n-gram model, which has none, reads as causal networks do.
+    """
 
     path: Path
-    model: PretrainedModel
+    model: PretrainedModel | NGrams
     objective: Objective[Any]
     tokenizer: Tokenizer
-    recipe: Pretraining | Adaptation | None = None
+    recipe: Pretraining | Adaptation | Counting | None = None
     step: int | None = None
+
+    @property
+    def network(self) -> PretrainedModel:
+        """The model, where it is a network.
+
+        Raises:
+            UserError: it is a table of counts.
+        """
+        if isinstance(self.model, NGrams):
+            raise UserError(
+                f"{self.name} is an n-gram model: it counts, and has neither layers nor heads (it can "
+                f"{', '.join(self.can)}); a model by gpt:tiny or bert:tiny has"
+            )
+        return self.model
 
     @property
     def name(self) -> str:
@@ -90,12 +109,15 @@ class Run:
     @property
     def labels(self) -> tuple[str, ...]:
         """What ``classify`` answers with; empty if it cannot."""
-        able = isinstance(self.objective, Classification) and "label" in self.model.heads
-        return self.objective.labels if able and isinstance(self.objective, Classification) else ()
+        if not isinstance(self.objective, Classification) or "label" not in self.network.heads:
+            return ()
+        return self.objective.labels
 
     @property
     def can(self) -> tuple[str, ...]:
         """The methods that this model's heads can do."""
+        if isinstance(self.model, NGrams):
+            return ("generate", "loglikelihood", "loglikelihood_rolling", "logits")
         heads = set(self.model.heads)
         found = {
             "generate": bool(heads & {"next_token", "masked_token", "permuted_token"}),
@@ -159,6 +181,8 @@ class Run:
             UserError: it predicts no tokens.
         """
         self._require("generate")
+        if isinstance(self.model, NGrams):
+            return HistoryModel(self.model.next_token_log_probs)
         return language_model(self.speaker, self._reader, self._vocab, context_length=self.max_length)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> Any:
@@ -204,7 +228,7 @@ class Run:
                 objective.ask(Labelled(tuple(self.tokenizer.encode(s) for s in _pair(t)), 0), self._vocab)
                 for t in items
             ]
-            head: Head = self.model.heads["label"]
+            head: Head = self.network.heads["label"]
 
             def answer(slots: Slots[Array], hidden: Sequence[Tensor]) -> Classified:
                 at = torch.from_numpy(np.flatnonzero(slots.labels["label"] != IGNORE)).to(self._device)
@@ -222,12 +246,17 @@ class Run:
     def logits(self, text: str) -> Tensor:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
 
-        A causal family reads the text alone; BERT's reads [CLS] text [SEP].
+        A causal family reads the text alone; BERT's reads [CLS] text [SEP]. An n-gram model's are log-probabilities of
+        what follows each token, in nats.
 
         Raises:
             UserError: this model predicts no tokens.
         """
         self._require("logits")
+        if isinstance(self.model, NGrams):
+            ids = self.tokenizer.encode(text)
+            rows = [self.model.next_token_log_probs(ids[: t + 1]) for t in range(len(ids))]
+            return torch.tensor(np.array(rows).reshape(len(ids), self._vocab.size), dtype=torch.float32)
         speaker = self.speaker
         name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in speaker.heads)
         head: Head = speaker.heads[name]
@@ -249,6 +278,8 @@ class Run:
             UserError: this model predicts no tokens.
         """
         self._require("loglikelihood")
+        if isinstance(self.model, NGrams):
+            return Scorer(answerers.counts(self.model), self.tokenizer)
         answerer = answerers.network(
             self.speaker, self._reader, self._vocab, max_length=self.max_length, device=self._device
         )
@@ -295,17 +326,19 @@ class Run:
     @cached_property
     def parts(self) -> dict[str, PretrainedModel]:
         """The networks that this model falls into, the one that is kept first (ELECTRA: discriminator, generator)."""
-        return dict(self._reader.parts(self.model))
+        return dict(self._reader.parts(self.network))
 
     @property
     def speaker(self) -> PretrainedModel:
         """The network that answers with tokens, where there is one."""
         tokens = (p for p in self.parts.values() if any(isinstance(h, TokenHead) for h in p.heads.values()))
-        return next(tokens, self.model)
+        return next(tokens, self.network)
 
     @property
     def max_length(self) -> int | None:
         """The most slots the network can read; None: any number."""
+        if isinstance(self.model, NGrams):
+            return None
         shape = self.model.backbone.config
         learned = isinstance(shape, TransformerConfig) and shape.positions == "learned"
         return shape.max_positions if learned else None
@@ -316,7 +349,7 @@ class Run:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return next(self.network.parameters()).device
 
     @property
     def _reader(self) -> Objective[Any]:
@@ -326,7 +359,9 @@ class Run:
     def _require(self, method: str) -> None:
         if method in self.can:
             return
-        heads = ", ".join(self.model.heads) or "none"
+        heads = "none, it counts n-grams"
+        if not isinstance(self.model, NGrams):
+            heads = ", ".join(self.model.heads) or "none"
         wants = {
             "generate": "a head for tokens: load the run it was adapted from, or one pretrained by gpt:tiny",
             "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
@@ -369,7 +404,7 @@ class Run:
             size = max(1, BATCH_SLOTS // len(texts[order[at]]))
             group = order[at : at + size]
             batch = collate([Example(texts[i]) for i in group], packed=False, pad_id=self._vocab.pad or 0)
-            hidden = (network or self.model).backbone(batch.to(self._device).inputs)
+            hidden = (network or self.network).backbone(batch.to(self._device).inputs)
             layers = hidden.layers or (hidden.last,)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
@@ -433,20 +468,32 @@ class Run:
 
     def facts(self) -> dict[str, str]:
         """What there is to say of it, for a card."""
-        count = sum(p.numel() for p in self.model.parameters())
-        shape = self.model.backbone.config
+        if isinstance(self.model, NGrams):
+            return self._counted_facts(self.model)
+        count = sum(p.numel() for p in self.network.parameters())
+        shape = self.network.backbone.config
         found = {
             "folder": str(self.path),
             "objective": type(self.objective).__name__,
             "network": f"{shape.num_layers} layers of {shape.d_model}, {count:,} parameters",
             "tokenizer": f"{self.tokenizer.kind}, {self._vocab.size:,} tokens",
-            "heads": ", ".join(self.model.heads) or "none",
+            "heads": ", ".join(self.network.heads) or "none",
         }
         if self.step is not None:
             found["step"] = f"{self.step:,}"
         if self.labels:
             found["labels"] = ", ".join(self.labels)
         return found
+
+    def _counted_facts(self, model: NGrams) -> dict[str, str]:
+        total = sum(model.num_ngrams)
+        each = ", ".join(f"{n:,}" for n in model.num_ngrams)
+        return {
+            "folder": str(self.path),
+            "model": f"n-grams of order {model.order}: {each}; {model.num_bytes / total:.1f} bytes each",
+            "smoothing": "as imported" if model.smoothing is None else str(model.smoothing),
+            "tokenizer": f"{self.tokenizer.kind}, {self._vocab.size:,} tokens",
+        }
 
 
 def load(
@@ -474,12 +521,18 @@ def load(
         raise UserError(
             f"{path} is neither a run (it has no checkpoints) nor a Hugging Face folder (no config.json)"
         )
-    run.model.to(device).eval()
+    if isinstance(run.model, PretrainedModel):
+        run.model.to(device).eval()
     return run
 
 
 def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
     recipe = config.resolve(str(folder.path), trust_code=trust_code)
+    if isinstance(recipe, Counting):
+        if not folder.ngrams.is_file():
+            raise UserError(f"{folder.path} is not counted to its end: run the command that began it again")
+        counted = NGrams.load(folder.ngrams)
+        return Run(folder.path, counted, CausalLM(), Tokenizer.load(folder.tokenizer), recipe, 1)
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{folder.config} is a {type(recipe).__name__}, which cannot be loaded as a model")
     kept = Checkpoints(folder.checkpoints, say=lambda _: None)

@@ -85,13 +85,15 @@ def _chosen(
     from plume.objectives.classification import Classification
     from plume.runs import load
     from plume.training.adaptation import Mode, classifier, read_labelled, suitable
-    from plume.training.settings import Adaptation
+    from plume.training.settings import Adaptation, Pretraining
 
     parent = load(source, trust_code=trust_code)
-    shape = parent.model.backbone.config
+    shape = parent.network.backbone.config
     rows = read_labelled(files, **columns)  # type: ignore[arg-type]
     labels = tuple(sorted({row.label for row in rows}))
-    assert parent.recipe is not None  # a run has one
+    assert isinstance(
+        parent.recipe, Pretraining | Adaptation
+    )  # a run has one, and what only counts was refused
     objective = classifier(parent.recipe, labels if len(labels) > 1 else ("0", "1"))
 
     def plain(count: int, mode: Mode) -> Adaptation:

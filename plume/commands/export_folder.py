@@ -1,4 +1,4 @@
-"""``plume export``: write a run as a folder that transformers loads."""
+"""``plume export``: write a run as a folder that transformers loads, or as an ARPA file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from plume.commands.words import Json, TrustCode, table, tell
 from plume.errors import UserError
 
 if TYPE_CHECKING:
+    from plume.models.ngrams import NGrams
     from plume.runs import Run
 
 
 def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) -> Path:
-    """Write a run (a folder or a loaded one) as a Hugging Face folder; returns it.
+    """Write a run (a folder or a loaded one) as a Hugging Face folder, an n-gram model as ``model.arpa`` and its
+    tokenizer; returns the folder.
 
     ``part``: one of the networks that its model falls into (ELECTRA: "discriminator" or "generator"); by default the
     one that is kept.
 
     Raises:
-        UserError: transformers has no place for this model, the folder holds something already, or there is no such
-            part.
+        UserError: transformers or ARPA has no place for this model, the folder holds something already, or there is
+            no such part.
     """
     from plume.models import interop
+    from plume.models.ngrams import NGrams
     from plume.runs import Run, load
     from plume.training.folder import RunFolder
 
@@ -32,6 +35,9 @@ def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) ->
     folder = Path(to)
     if (folder / "checkpoints").exists() or (folder / "run.json").exists():
         raise UserError(f"{folder} is a run: export to a folder of its own")
+    if isinstance(loaded.model, NGrams):
+        _export_arpa(loaded, loaded.model, folder)
+        return folder
     if part is not None and part not in loaded.parts:
         names = " and ".join(filter(None, loaded.parts)) or "no parts: leave --part out"
         raise UserError(f"{loaded.name} has no part {part!r}; it has {names}")
@@ -46,6 +52,20 @@ def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) ->
     return folder
 
 
+def _export_arpa(run: Run, model: NGrams, folder: Path) -> None:
+    from plume.models import arpa
+
+    if (folder / "model.arpa").exists():
+        raise UserError(f"{folder} holds a model.arpa already: choose another --to")
+    words = run.tokenizer.pieces(range(model.vocab_size))
+    for id, name in ((run.tokenizer.vocabulary.unk, arpa.UNKNOWN), (model.eos, arpa.END)):
+        if id is not None:
+            words[id] = name
+    folder.mkdir(parents=True, exist_ok=True)
+    arpa.write(model, words, folder / "model.arpa")
+    run.tokenizer.save(folder)
+
+
 def command(
     run: Annotated[Path, Parameter(name="RUN")],
     /,
@@ -55,7 +75,8 @@ def command(
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
-    """Write a run as a folder that transformers loads: config.json, model.safetensors and the tokenizer.
+    """Write a run as a folder that transformers loads: config.json, model.safetensors and the tokenizer. An n-gram
+    model becomes model.arpa.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""``plume import``: make a run of a Hugging Face folder."""
+"""``plume import``: make a run of a Hugging Face folder, or of an ARPA file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from plume.models.interop import Imported
     from plume.runs import Run
     from plume.text.tokenizers import Tokenizer
+    from plume.training.folder import RunFolder
 
 
 def import_folder(folder: str | Path, *, out: str | Path) -> Run:
-    """Make the run ``out`` of a Hugging Face folder (BERT, GPT-2): its weights are the checkpoint of step 0.
+    """Make the run ``out`` of a Hugging Face folder (BERT, GPT-2): its weights are the checkpoint of step 0. Or of
+    an n-gram model in an ARPA file (.gz too), whose words are what stands between blanks.
 
     Raises:
         UserError: the folder cannot be read, or ``out`` holds something already.
@@ -30,6 +32,8 @@ def import_folder(folder: str | Path, *, out: str | Path) -> Run:
     from plume.training.folder import RunFolder, write_json
 
     source, run = Path(folder), RunFolder(Path(out))
+    if source.is_file():
+        return _import_arpa(source, run)
     imported = interop.load(source)
     tokenizer = Tokenizer.from_hf(source)
     imported.model(tokenizer.vocabulary)  # does it fit?
@@ -42,6 +46,35 @@ def import_folder(folder: str | Path, *, out: str | Path) -> Run:
         run.write_run({"kind": "imported", "parent": parent, "finished": 1})
         Checkpoints(run.checkpoints).save(0, {"model": dict(imported.state)}, {})
     return load(out)
+
+
+def _import_arpa(source: Path, run: RunFolder) -> Run:
+    from plume import config
+    from plume.models import arpa
+    from plume.models.smoothing import KneserNey
+    from plume.runs import load
+    from plume.text.tokenizers import Words, blank_separated
+    from plume.training.counting import Counting, NGramConfig
+    from plume.training.folder import write_json
+
+    found = arpa.read(source)
+    tokenizer = blank_separated(found.words, unknown=arpa.UNKNOWN, begin=arpa.BEGIN, end=arpa.END)
+    vocab = tokenizer.vocabulary
+    ids = {piece: id for id, piece in enumerate(tokenizer.pieces(range(vocab.size)))}
+    model = found.model(ids, vocab.size, vocab.require("eos"))
+    # A recipe that would count such a model; how this one was smoothed, its file does not say.
+    shape = NGramConfig(order=model.order, smoothing=KneserNey())
+    with run.lock():
+        if run.exists() or run.ngrams.exists():
+            raise UserError(f"{run.path} holds a run already: choose another --out")
+        tokenizer.save(run.tokenizer)
+        write_json(
+            run.config, config.to_json(Counting(tokenizer=Words(vocab.size, lowercase=False), model=shape))
+        )
+        model.save(run.ngrams)
+        parent = {"path": str(source.resolve()), "step": None, "fingerprint": None}
+        run.write_run({"kind": "imported", "parent": parent, "finished": 1})
+    return load(run.path)
 
 
 def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
@@ -76,12 +109,12 @@ def command(
     out: Path,
     json: Json = False,
 ) -> None:
-    """Make a run of a Hugging Face folder (BERT or GPT-2), to be adapted, evaluated or trained on.
+    """Make a run of a Hugging Face folder (BERT or GPT-2) or of an ARPA file, to be adapted, evaluated or trained on.
 
     Parameters
     ----------
     folder
-        The folder: config.json, model.safetensors and the tokenizer's files.
+        The folder: config.json, model.safetensors and the tokenizer's files. Or a file of n-grams: model.arpa(.gz).
     out
         The run folder to make.
     """

@@ -38,10 +38,19 @@ def pretrain(
     resolved = config.resolve(recipe, trust_code=trust_code) if isinstance(recipe, str) else recipe
     from plume.commands.examples import rehearse
     from plume.training import pretraining
+    from plume.training.counting import Counting, count
     from plume.training.folder import RunFolder
     from plume.training.settings import Pretraining
     from plume.training.starts import open_tokenizer
 
+    if isinstance(resolved, Counting):
+        if start is not None:
+            raise UserError("an n-gram model is counted anew: --from is for models with weights")
+        given = None if tokenizer is None else Path(tokenizer)
+        resolved = config.override(resolved, settings)
+        return _loaded(
+            count(resolved, data=paths_of(data), out=Path(out), tokenizer=given, text_column=text_column)
+        )
     if not isinstance(resolved, Pretraining):
         raise UserError(
             f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
@@ -59,6 +68,10 @@ def pretrain(
         text_column=text_column,
         accept_changes=accept_changes,
     )
+    return _loaded(folder)
+
+
+def _loaded(folder: Path) -> Run:
     from plume.runs import load
 
     return load(folder, trust_code=True)  # its code is what the user named just now
@@ -82,7 +95,7 @@ def command(
     Parameters
     ----------
     recipe
-        bert:tiny, gpt:small, lstm:tiny, ..., my_file.py:function, or a run's config.json.
+        bert:tiny, gpt:small, ngram:kneser_ney, ..., my_file.py:function, or a run's config.json.
     settings
         Change the recipe: training.steps=1000 model.num_layers=4 windows=FullSentences
         (plume show RECIPE --settings lists them all).

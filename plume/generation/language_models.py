@@ -172,7 +172,7 @@ class HistoryModel:
     (1, 0, 0, 0, 1, 1, 1, 1)
     """
 
-    context_length = None
+    context_length: int | None = None
     device = torch.device("cpu")
 
     def __init__(self, log_probs: Callable[[Array], ArrayLike]) -> None:

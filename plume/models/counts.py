@@ -71,11 +71,29 @@ class Counts:
             ValueError: ``order < 1``, or an id outside ``range(vocab_size)``.
             UserError: there is nothing to count.
         """
+        return Counts._of(*laid_out(streams, vocab_size, eos), order, vocab_size, eos)
+
+    @staticmethod
+    def of_documents(ids: Ints, ends: Ints, order: int, vocab_size: int, *, eos: int | None = None) -> Counts:
+        """The same of documents that lie end to end: ``ids`` [N], and ``ends`` [D + 1], where each begins, and the
+        end."""
+        check(ids, vocab_size)
+        lengths = np.diff(ends)
+        room = 1 if eos is None else 2  # the begin mark, and the end
+        begins = ends[:-1] - ends[0] + room * np.arange(len(lengths))
+        tokens = np.empty(len(ids) + room * len(lengths), np.int64)
+        tokens[begins] = vocab_size
+        if eos is not None:
+            tokens[begins + lengths + 1] = eos
+        tokens[np.arange(len(ids)) + np.repeat(room * np.arange(len(lengths)) + 1, lengths)] = ids
+        return Counts._of(tokens, begins, order, vocab_size, eos)
+
+    @staticmethod
+    def _of(tokens: Ints, begins: Ints, order: int, vocab_size: int, eos: int | None) -> Counts:
         from plume.models import ngram_kernels as kernels
 
         if order < 1:
             raise ValueError(f"the order of an n-gram model is at least 1, got {order}")
-        tokens, begins = laid_out(streams, vocab_size, eos)
         if not len(tokens):
             raise UserError("an n-gram model needs at least one token of text; the data has none")
         counts = np.bincount(tokens, minlength=vocab_size + 1)

@@ -239,6 +239,18 @@ class Words:
         return _finish(inner, "words", _BRACKETS, tuple([0] * len(_BRACKETS) + [counts[w] for w in kept]))
 
 
+def blank_separated(words: Sequence[str], *, unknown: str, begin: str, end: str) -> Tokenizer:
+    """A tokenizer of given words, which are whatever stands between blanks: that of an n-gram model from a file."""
+    roles = {"unk": unknown, "bos": begin, "eos": end}
+    names = list(dict.fromkeys([*roles.values(), *words]))
+    ids = {name: i for i, name in enumerate(names)}
+    inner = library.Tokenizer(library.models.WordLevel(ids, unk_token=unknown))
+    inner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens(list(roles.values()))
+    vocabulary = Vocabulary(size=len(names), unk=ids[unknown], bos=ids[begin], eos=ids[end])
+    return Tokenizer(inner, "words", vocabulary)
+
+
 def _room(vocab_size: int, sentinels: int) -> None:
     if not 0 <= sentinels <= vocab_size // 2:
         raise ValueError(f"sentinels must lie between 0 and half of vocab_size={vocab_size}, got {sentinels}")

@@ -211,7 +211,7 @@ class Tokenizer:
                 return encoding.CharacterEncoder(
                     {p: n for n, p in enumerate(self._pieces) if len(p) == 1}, self.vocabulary.unk or 0
                 )
-            if self.kind == "words":
+            if self.kind == "words" and self._settings["pre_tokenizer"]["type"] != "WhitespaceSplit":
                 lower = self._settings["normalizer"] is not None
                 ids = {p: n for n, p in enumerate(self._pieces) if n not in self.vocabulary.special}
                 return WordsEncoder(ids, self.vocabulary.unk or 0, lowercase=lower)

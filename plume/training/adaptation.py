@@ -289,8 +289,8 @@ def _check(train: Sequence[LabelledText], labels: Sequence[str], examples: int |
 
 
 def _prepare(held: Session, pieces: Tokenizer) -> None:
-    session.begin(held)
-    session.keep_tokenizer(held, pieces)
+    session.begin(held.folder, held.recipe)
+    session.keep_tokenizer(held.folder, pieces)
 
 
 def _model(held: Session, recipe: Adaptation, pieces: Tokenizer, run: Path) -> PretrainedModel:

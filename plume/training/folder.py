@@ -56,6 +56,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def ngrams(self) -> Path:
+        """The model of a run that counts, in place of checkpoints."""
+        return self.path / "ngrams.safetensors"
+
+    @property
+    def counts(self) -> Path:
+        """Counts of the pieces of a long text, while they are made."""
+        return self.path / "counts"
+
+    @property
     def code(self) -> Path:
         """Copies of the user's own files that the recipe was built from; never run without being asked to."""
         return self.path / "code"

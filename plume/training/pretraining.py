@@ -14,7 +14,7 @@ from plume.objectives.masked import MaskedLM
 from plume.text.readers import read
 from plume.text.splits import split_of
 from plume.text.store import Progress, build
-from plume.text.tokenizers import Tokenizer
+from plume.text.tokenizers import Tokenizer, TokenizerConfig
 from plume.text.tokens import TokenStore
 from plume.training import session, stages
 from plume.training.checkpoints import Checkpoints
@@ -141,34 +141,63 @@ def _prepare(
     """Tokenizer and token store of the run. Bad data is refused before anything is written."""
     folder = held.folder
     column, *more = columns(recipe) or (column,)
-    chosen = given or start
-    pieces = open_tokenizer(chosen) if chosen is not None else None
+    pieces = choose_tokenizer(folder, recipe.tokenizer, given or start, data, column, more)
+    session.begin(folder, recipe)
+    session.keep_tokenizer(folder, pieces)
+    words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
+    tokenize(data, pieces, folder, column, more, segment_words=words)
+
+
+def choose_tokenizer(
+    folder: RunFolder,
+    kind: TokenizerConfig,
+    given: Path | None,
+    data: Sequence[Path],
+    column: str,
+    more: Sequence[str] = (),
+) -> Tokenizer:
+    """The run's own tokenizer, else the given one, else one trained on the text.
+
+    Raises:
+        UserError: the run was begun with another one.
+    """
+    pieces = open_tokenizer(given) if given is not None else None
     if folder.tokenizer.is_dir():
         own = Tokenizer.load(folder.tokenizer)
         if pieces is not None and pieces.fingerprint != own.fingerprint:
             raise UserError(
-                f"{folder.path} was begun with another tokenizer than {chosen}: "
+                f"{folder.path} was begun with another tokenizer than {given}: "
                 f"name the same one, or choose another --out"
             )
-        pieces = own
-    elif pieces is None:
+        return own
+    if pieces is None:
         say("training the tokenizer")
-        pieces = recipe.tokenizer.train(_training_texts(data, column, more))
-    session.begin(held)
-    session.keep_tokenizer(held, pieces)
-    words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
+        pieces = kind.train(training_texts(data, column, more))
+    return pieces
+
+
+def tokenize(
+    data: Sequence[Path],
+    pieces: Tokenizer,
+    folder: RunFolder,
+    column: str,
+    more: Sequence[str] = (),
+    *,
+    segment_words: bool = False,
+) -> TokenStore:
+    """The run's token store, built or gone on with."""
     with ShareLine("tokenizing") as line:
 
         def tell(progress: Progress) -> None:
             line.show(progress.share, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
 
-        build(
+        return build(
             list(data),
             pieces,
             folder.tokens,
             text_column=column,
             more=more,
-            segment_words=words,
+            segment_words=segment_words,
             progress=tell,
         )
 
@@ -188,7 +217,8 @@ def columns(recipe: Pretraining) -> tuple[str, ...]:
     return wanted.pop()
 
 
-def _training_texts(data: Sequence[Path], column: str, more: Sequence[str]) -> Iterator[str]:
+def training_texts(data: Sequence[Path], column: str, more: Sequence[str] = ()) -> Iterator[str]:
+    """The texts of the training split, for a tokenizer to be trained on."""
     for document in read(list(data), text_column=column, more=more):
         if split_of(document.text) == "train":
             yield from (document.text, *document.more)

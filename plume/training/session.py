@@ -84,19 +84,18 @@ def hold(out: Path, recipe: Recipe, kind: Kind, *, accept_changes: bool = False)
         yield Session(folder, recipe, kind, ranks, device, folder.read_run(), accept_changes)
 
 
-def begin(held: Session) -> None:
+def begin(folder: RunFolder, recipe: object) -> None:
     """Write the configuration of a new run, and copies of the user's own files it was built from. For the first
     rank alone.
     """
-    if held.folder.exists():
+    if folder.exists():
         return
-    config.copy_code(held.recipe, held.folder.code)
-    write_json(held.folder.config, config.to_json(held.recipe))
+    config.copy_code(recipe, folder.code)
+    write_json(folder.config, config.to_json(recipe))
 
 
-def keep_tokenizer(held: Session, pieces: Tokenizer) -> None:
+def keep_tokenizer(folder: RunFolder, pieces: Tokenizer) -> None:
     """Write the run's own copy of its tokenizer, all of it or nothing. For the first rank alone."""
-    folder = held.folder
     if folder.tokenizer.is_dir():
         return
     aside = folder.path / ".tokenizer"
@@ -146,7 +145,7 @@ def train(
         accepted += identity.check(session.known["identity"], now, folder.path, accept=session.accept_changes)
     record = {
         "kind": session.kind,
-        "plume": _version(),
+        "plume": version(),
         "identity": now,
         "parent": parent,
         "microbatch_size": size,
@@ -238,7 +237,7 @@ def _without_steps(recipe: Recipe) -> dict[str, Any]:
     return _with_steps(config.to_json(recipe), 0)
 
 
-def _version() -> str:
+def version() -> str:
     try:
         return metadata.version("plume-lm")
     except metadata.PackageNotFoundError:  # run from a checkout that was not installed

@@ -9,6 +9,7 @@ import pytest
 import plume
 from plume import config
 from plume.models.pretrained import PretrainedModel
+from plume.training.counting import Counting
 from plume.training.pretraining import build_model
 from plume.training.settings import Pretraining
 from plume.vocabulary import Vocabulary
@@ -25,8 +26,16 @@ def test_the_recipes_of_this_release() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_its_json(name: str) -> None:
     recipe = config.resolve(name)
-    assert isinstance(recipe, Pretraining)
+    assert isinstance(recipe, Pretraining | Counting)
     assert config.from_json(json.loads(json.dumps(config.to_json(recipe)))) == recipe
+    if isinstance(recipe, Counting):
+        assert (
+            config.override(
+                recipe, ["model.order=5", "tokenizer=Characters", "tokenizer.vocab_size=9"]
+            ).model.order
+            == 5
+        )
+        return
     words = ["training.steps=2", "training.warmup_steps=null", *(["stages=[]"] if recipe.stages else [])]
     assert config.override(recipe, words).training.steps == 2
 
