@@ -469,7 +469,8 @@ class Run:
     def facts(self) -> dict[str, str]:
         """What there is to say of it, for a card."""
         if isinstance(self.model, NGrams):
-            return self._counted_facts(self.model)
+            kind = f"{self.tokenizer.kind}, {self._vocab.size:,} tokens"
+            return {"folder": str(self.path), **self.model.facts(), "tokenizer": kind}
         count = sum(p.numel() for p in self.network.parameters())
         shape = self.network.backbone.config
         found = {
@@ -484,16 +485,6 @@ class Run:
         if self.labels:
             found["labels"] = ", ".join(self.labels)
         return found
-
-    def _counted_facts(self, model: NGrams) -> dict[str, str]:
-        total = sum(model.num_ngrams)
-        each = ", ".join(f"{n:,}" for n in model.num_ngrams)
-        return {
-            "folder": str(self.path),
-            "model": f"n-grams of order {model.order}: {each}; {model.num_bytes / total:.1f} bytes each",
-            "smoothing": "as imported" if model.smoothing is None else str(model.smoothing),
-            "tokenizer": f"{self.tokenizer.kind}, {self._vocab.size:,} tokens",
-        }
 
 
 def load(

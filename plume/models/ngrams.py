@@ -219,6 +219,15 @@ class NGrams:
         parts: list[Ints] = [getattr(order, name) for order in self.orders for name in ARRAYS]
         return sum((part.nbytes for part in parts), self.unigram.nbytes)
 
+    def facts(self) -> dict[str, str]:
+        """What there is to say of it, for a card."""
+        each = ", ".join(f"{n:,}" for n in self.num_ngrams)
+        size = self.num_bytes / sum(self.num_ngrams)
+        return {
+            "model": f"n-grams of order {self.order}: {each}; {size:.1f} bytes each",
+            "smoothing": "as imported" if self.smoothing is None else str(self.smoothing),
+        }
+
     def log_probs(self, ids: ArrayLike, *, begins: bool = True) -> Floats:
         """log p(ids[t] | the tokens before it), in nats: [T], -inf where the estimate is 0.
 
