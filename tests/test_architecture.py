@@ -142,8 +142,9 @@ def objectives_in_use(sources: Sources) -> Iterator[str]:
     lawful = _text_of(sources, "tests/laws/")
     for path, tree in modules(sources, "plume/objectives/"):
         for node in tree.body:
+            bases = [ast.unparse(b) for b in node.bases] if isinstance(node, ast.ClassDef) else []
             if isinstance(node, ast.ClassDef) and any(
-                ast.unparse(b).startswith("Objective[") for b in node.bases
+                b.startswith(("Objective[", "InPlace[")) and "[Source]" not in b for b in bases
             ):
                 for where, text in (("a recipe", used), ("the laws", lawful)):
                     if not re.search(rf"\b{node.name}\b", text):

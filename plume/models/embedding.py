@@ -37,7 +37,8 @@ class Embedding(nn.Module):
 
     Of the ``task_types`` rows the first is added everywhere, as ``transformers`` does where no task is said (ERNIE).
 
-    It may be handed to a second Transformer (ELECTRA): modules are shared, never bare tensors.
+    It may be handed to a second Transformer (ELECTRA): modules are shared, never bare tensors. ``uniform``: token
+    rows begin uniform in +- that, not normal (Word2Vec).
     """
 
     virtual: nn.Parameter | None
@@ -52,8 +53,10 @@ class Embedding(nn.Module):
         token_types: int = 0,
         virtual_tokens: int = 0,
         task_types: int = 0,
+        uniform: float | None = None,
     ) -> None:
         super().__init__()
+        self.uniform = uniform
         self.pad = vocab.pad if token_types else None  # BERT zeroes the padding row, GPT has none
         self.weight = nn.Parameter(torch.empty(vocab.size, d_model))
         self.virtual = nn.Parameter(torch.empty(virtual_tokens, d_model)) if virtual_tokens else None

@@ -249,6 +249,8 @@ class PretrainedModel(nn.Module):
                     drawn.uniform_(-(module.hidden_size**-0.5), module.hidden_size**-0.5, generator=generator)
                 elif parameter.ndim < 2:
                     drawn.zero_()
+                elif isinstance(module, Embedding) and module.uniform is not None:
+                    drawn.uniform_(-module.uniform, module.uniform, generator=generator)
                 else:
                     stds = self._initial_stds(module)
                     # Blocks that are alike are drawn at once.

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plume.models.heads import Asked, Head
-from plume.slots import Batch, Example, Losses, Slots
+from plume.slots import Batch, Example, Loss, Losses, Slots
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -117,6 +117,33 @@ class Objective(ABC, Generic[Source]):
         seeing those before, and the last slot asks for the next. ``None``: one stack, which ``ask_next`` asks.
         """
         return None
+
+
+class InPlace(Objective[Source]):
+    """An objective that can also update a model in place, word after word, without batches or gradients.
+
+    It needs a network so small that a step of plain SGD costs less than handing it over (Word2Vec).
+    """
+
+    @abstractmethod
+    def tables(self, vocab: Vocabulary) -> Any:
+        """What ``walk`` wants to know of the vocabulary, made once."""
+
+    @abstractmethod
+    def walk(
+        self,
+        model: PretrainedModel,
+        ids: Array,
+        ends: Array,
+        vocab: Vocabulary,
+        *,
+        rate: float,
+        seeds: Sequence[int],
+        tables: Any,
+    ) -> Loss:
+        """Read windows ``ids[ends[w]:ends[w + 1]]`` and update the model's parameters, on the CPU, with learning rate
+        ``rate``. One thread for each of ``seeds``; with one, equal arguments give equal bits.
+        """
 
 
 def ask(batch: Batch, name: str, hidden: Tensor) -> Asked:

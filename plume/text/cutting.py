@@ -99,6 +99,58 @@ class Rows:
         return index < self.batch_size
 
 
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of text one after the other, in the order of the text; ``cuts`` [W + 1] is where each begins."""
+
+    tokens: Tokens
+    cuts: Ints
+
+    def __len__(self) -> int:
+        return len(self.cuts) - 1
+
+    def __getitem__(self, index: int) -> Window:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        a, b = self.cuts[index : index + 2].tolist()
+        return Window(
+            self.tokens.ids[a:b].astype(np.int64),
+            np.asarray(self.tokens.marks[a:b]),
+            np.zeros(b - a, bool),
+            np.zeros(b - a, np.int64),
+        )
+
+    def order(self, index: int) -> int:
+        return index
+
+    def starts(self, index: int) -> bool:
+        return True
+
+    def read(self, first: int, end: int) -> tuple[Ints, Ints]:
+        """Windows ``first`` to ``end`` at once: their ids end to end, int32, and where each begins in them [W + 1]."""
+        cuts = self.cuts[first : end + 1]
+        return np.asarray(self.tokens.ids[cuts[0] : cuts[-1]]).astype(np.int32), cuts - cuts[0]
+
+
+def sentence_cuts(tokens: Tokens, room: int) -> Ints:
+    """Where each sentence begins, and the end; longer ones are cut every ``room`` tokens. 8 bytes a sentence."""
+    cuts = _sentences(tokens)
+    pieces = -(-np.diff(cuts) // room)
+    if not len(pieces) or pieces.max() == 1:
+        return cuts
+    first = np.cumsum(pieces) - pieces
+    inside = np.arange(int(pieces.sum())) - np.repeat(first, pieces)
+    return np.append(np.repeat(cuts[:-1], pieces) + inside * room, cuts[-1])
+
+
+def _sentences(tokens: Tokens) -> Ints:
+    places = [
+        np.flatnonzero(np.asarray(tokens.marks[at : at + _BLOCK]) & SENTENCE) + at
+        for at in range(0, tokens.num_tokens, _BLOCK)
+    ]
+    return np.union1d(np.concatenate([np.zeros(0, np.int64), *places]), tokens.documents)
+
+
 def framed(
     tokens: Tokens,
     spans: Sequence[tuple[int, int]],
@@ -158,11 +210,7 @@ def pair_table(tokens: Tokens, pairs: Pairs, number: int) -> Ints:
     ``pairs``: those of a document, of its number, where the sentences of a document begin, the number of
     documents, and the chance to draw from. Where there is no second, ``random`` is -100 (ask nothing).
     """
-    places = [
-        np.flatnonzero(np.asarray(tokens.marks[at : at + _BLOCK]) & SENTENCE) + at
-        for at in range(0, tokens.num_tokens, _BLOCK)
-    ]
-    cuts = np.union1d(np.concatenate(places), tokens.documents)
+    cuts = _sentences(tokens)
     index = np.searchsorted(cuts, tokens.documents).tolist()
 
     def segments(document: int) -> list[int]:

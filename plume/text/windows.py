@@ -10,7 +10,17 @@ import numpy as np
 
 from plume.errors import UserError
 from plume.seeding import key, rng
-from plume.text.cutting import NOTHING, Rows, Stream, fill, framed, pair_table, shuffled
+from plume.text.cutting import (
+    NOTHING,
+    Rows,
+    Stream,
+    Stretches,
+    fill,
+    framed,
+    pair_table,
+    sentence_cuts,
+    shuffled,
+)
 from plume.text.marks import PART
 from plume.text.marks import Grain as Grain
 from plume.text.pairs import Draws, Pair, Second, following_pairs, pairs_of
@@ -182,6 +192,40 @@ class FullSentences:
             return framed(tokens, [(first, end)], cls, sep, {}, inside)
 
         return shuffled(len(cuts) - 1, seed, epoch, order_epoch, window)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A sentence a window, longer ones cut every ``length`` tokens, nothing added (spec 02 section E.1).
+
+    They come in the order of the text, so that thousands can be read at once, or ``shuffled`` anew each epoch.
+    """
+
+    length: int
+    shuffled: bool = False
+    carries: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        if not tokens.num_tokens:
+            raise _too_short(tokens, 0, 1)
+        inside = Stretches(tokens, sentence_cuts(tokens, length))
+        return (
+            shuffled(len(inside), seed, epoch, order_epoch, inside.__getitem__) if self.shuffled else inside
+        )
 
 
 @dataclass(frozen=True)

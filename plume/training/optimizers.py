@@ -17,6 +17,8 @@ UNCORRECTED = 1_000_000.0
 
 def build(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer that ``training`` names."""
+    if training.updates == "word":  # made in place: there is nothing to remember
+        return torch.optim.SGD(_trained(model), lr=training.lr)
     if training.optimizer == "adafactor":
         return Adafactor(_trained(model), training.lr)
     return adamw(model, training)
@@ -52,7 +54,7 @@ def state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tenso
         f"{field}.{name}": tensor
         for name, p in model.named_parameters()
         if p.requires_grad
-        for field, tensor in optimizer.state[p].items()
+        for field, tensor in optimizer.state.get(p, {}).items()
     }
 
 

@@ -28,6 +28,7 @@ from plume.training.folder import RunFolder, write_json
 from plume.training.loader import Loader, Phase
 from plume.training.settings import Adaptation, Pretraining
 from plume.training.trainer import Setting, Trainer
+from plume.training.walker import Walker
 from plume.vocabulary import Vocabulary
 
 Kind = Literal["pretraining", "adaptation"]
@@ -129,7 +130,9 @@ def train(
         UserError: what the run was made of has changed, or it cannot go on.
         SystemExit: a signal came; the state is saved, the code is 128 + the signal.
     """
-    folder, training, ranks, device = session.folder, session.recipe.training, session.ranks, session.device
+    folder, training, ranks = session.folder, session.recipe.training, session.ranks
+    in_place = training.updates == "word"
+    device = torch.device("cpu") if in_place else session.device
     numbers = precision.choose(training.precision, device)
     model.to(device)
     size = _microbatch_size(session, model, phases, vocab, length, numbers)
@@ -156,7 +159,8 @@ def train(
     }
     peak = precision.matmul_peak(numbers, device) if ranks.first else float("inf")
     setting = Setting(ranks, device, numbers, size, bytes_per_token, peak * ranks.size)
-    trainer = Trainer(model, training, phases, held_out, vocab, folder, setting, now, folder.path.name, early)
+    make = Walker if in_place else Trainer
+    trainer = make(model, training, phases, held_out, vocab, folder, setting, now, folder.path.name, early)
     trainer.resume()  # refuses what cannot go on, before anything is written
 
     def write() -> None:

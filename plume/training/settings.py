@@ -23,6 +23,7 @@ Optimizer = Literal["adamw", "adafactor"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]
+Updates = Literal["batch", "word"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,13 @@ class Training:
     ``precision="auto"`` is bf16 where the machine multiplies bf16 natively, else fp32. ``reduction``:
     "canonical" sums gradients in one fixed tree, so that 1, 2 and 4 processes give the same bits; "fast" is a
     plain all-reduce. ``spike_sigma`` is how far above its recent mean a loss must lie for its step to be
-    skipped (None: only what is not finite is skipped). ``bias_correction=False`` is BERT's own Adam (spec
-    06, section 6). ``save_every`` is how many steps a kill may cost at most; ``keep`` how many checkpoints stay
-    (None: all). Every ``eval_every`` steps (None: never) ``eval_batches`` global batches of held-out text are
-    read. ``data_seed`` orders the data, ``init_seed`` draws the weights, ``noise_seed`` masks and drops out.
+    skipped (None: only what is not finite is skipped). ``updates``: "batch" is one update a step; "word" updates
+    in place at every word of the step's windows by plain gradient descent, on all threads at once (one, and so
+    repeatable to the last bit, with ``reduction="canonical"``), which Word2Vec's objective can.
+    ``bias_correction=False`` is BERT's own Adam (spec 06, section 6). ``save_every`` is how many steps a kill may
+    cost at most; ``keep`` how many checkpoints stay (None: all). Every ``eval_every`` steps (None: never)
+    ``eval_batches`` global batches of held-out text are read. ``data_seed`` orders the data, ``init_seed`` draws the
+    weights, ``noise_seed`` masks and drops out.
     """
 
     steps: int
@@ -66,6 +70,7 @@ class Training:
     compile: bool = False
     activation_checkpointing: bool = False
     reduction: Reduction = "fast"
+    updates: Updates = "batch"
     eval_every: int | None = 200
     eval_batches: int = 8
     save_every: int = 200

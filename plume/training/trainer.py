@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -175,7 +175,7 @@ class Trainer:
         interval = training.save_every - training.save_every // 8
         if self._evaluation_due() and not self._evaluate():
             return "stopped"
-        for work in self.loader.from_step(progress.step, training.steps):
+        for work in self._work():
             if work.step == work.phase.first_step:
                 self.memories.clear()
                 self.guard.forget()
@@ -189,6 +189,10 @@ class Trainer:
             if progress.step % interval == 0 and progress.step < training.steps:
                 self._save()
         return "finished"
+
+    def _work(self) -> Iterator[Work]:
+        """What there is to do in each step that is left."""
+        return self.loader.from_step(self.progress.step, self.training.steps)
 
     def _bound_what_a_kill_costs(self) -> None:
         """No step may be taken that would make a kill cost more than ``save_every`` steps."""
