@@ -61,7 +61,15 @@ class Classification(Objective[Labelled]):
     def example(self, source: Labelled, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         if not sum(len(s) for s in source.segments):
             return None
-        return Example(self.ask(source, vocab))
+        asked = self.ask(source, vocab)
+        second = self.reader.read_decoder(asked, vocab)
+        if second is None:
+            return Example(asked)
+        # Of two stacks the second answers, which has read the same text (BART, spec 19 section 5).
+        return Example(replace(asked, labels={}), replace(second, labels=asked.labels))
+
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array] | None:
+        return self.reader.read_decoder(inputs, vocab)
 
     def ask(self, source: Labelled, vocab: Vocabulary) -> Slots[Array]:
         """The text as it is read, with the labels where they are asked."""

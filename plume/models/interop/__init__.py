@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-from plume.models.interop import bert, electra, gpt2, roberta
+from plume.models.interop import bart, bert, electra, gpt2, marian, roberta
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -19,14 +19,18 @@ from plume.vocabulary import Vocabulary
 __all__ = ["Imported", "load", "save"]
 
 _IMPORT = {
+    "bart": bart.import_folder,
     "bert": bert.import_folder,
     "electra": electra.import_folder,
     "gpt2": gpt2.import_folder,
+    "marian": marian.import_folder,
     "roberta": roberta.import_folder,
 }
 # In this order, for one model may fit two families: the particular before the general.
 _EXPORT = (
     (electra.describes, electra.export_folder),
+    (bart.describes, bart.export_folder),
+    (marian.describes, marian.export_folder),
     (roberta.describes, roberta.export_folder),
     (bert.describes, bert.export_folder),
     (gpt2.describes, gpt2.export_folder),
