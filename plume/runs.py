@@ -403,8 +403,9 @@ class Run:
         while at < len(order):
             size = max(1, BATCH_SLOTS // len(texts[order[at]]))
             group = order[at : at + size]
-            batch = collate([Example(texts[i]) for i in group], packed=False, pad_id=self._vocab.pad or 0)
-            hidden = (network or self.network).backbone(batch.to(self._device).inputs)
+            examples = [Example(texts[i], self._reader.read_decoder(texts[i], self._vocab)) for i in group]
+            batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self._device)
+            hidden = (network or self.network).backbone(batch.inputs, batch.decoder_inputs)
             layers = hidden.layers or (hidden.last,)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])

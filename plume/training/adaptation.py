@@ -347,7 +347,7 @@ def predict(trainer: Trainer, recipe: Adaptation, rows: Sequence[Labelled]) -> N
             batch = batch.to(setting.device)
             with autocast(setting.numbers, setting.device):
                 head = model.heads["label"]
-                hidden = model.backbone(batch.inputs)
+                hidden = model.backbone(batch.inputs, batch.decoder_inputs)
                 logits, example = head.answers(ask(batch, "label", hidden[head.reads]))
             answers[batch.sample_ids[example.cpu()].numpy()] = logits.argmax(-1).cpu().numpy()
     return answers
