@@ -21,6 +21,7 @@ def pretrain(
     out: str | Path,
     tokenizer: str | Path | None = None,
     start: str | Path | None = None,
+    general: Paths | None = None,
     text_column: str = "text",
     accept_changes: bool = False,
     trust_code: bool = False,
@@ -28,7 +29,8 @@ def pretrain(
     """Train ``recipe`` (a name like ``"bert:tiny"`` or the object itself) on ``data`` into the run folder ``out``.
 
     ``settings`` are words such as ``"training.steps=1000"``. ``tokenizer``: a folder, else one is trained. ``start``:
-    a run or Hugging Face folder to take the first weights from. The same call on a run that exists resumes it.
+    a run or Hugging Face folder to take the first weights from; ``general``: text of another kind, on which the loss is
+    then measured before and after, beside that on ``data``. The same call on a run that exists resumes it.
 
     Raises:
         UserError: anything the user can mend; the sentence says how.
@@ -56,6 +58,10 @@ def pretrain(
             f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
         )
     resolved = config.override(resolved, settings)
+    if general is not None and start is None:
+        raise UserError(
+            "--general measures what a model forgets, so it needs the model to go on from: add --from"
+        )
     own = RunFolder(Path(out)).tokenizer
     chosen = own if own.is_dir() else tokenizer or start
     rehearse(resolved, None if chosen is None else open_tokenizer(Path(chosen)))
@@ -65,6 +71,7 @@ def pretrain(
         out=Path(out),
         tokenizer=None if tokenizer is None else Path(tokenizer),
         start=None if start is None else Path(start),
+        general=() if general is None else paths_of(general),
         text_column=text_column,
         accept_changes=accept_changes,
     )
@@ -85,6 +92,7 @@ def command(
     out: Path,
     tokenizer: Path | None = None,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
+    general: list[Path] | None = None,
     text_column: TextColumn = "text",
     accept_changes: Annotated[bool, Flag] = False,
     trust_code: TrustCode = False,
@@ -106,13 +114,16 @@ def command(
     tokenizer
         Use this one (a folder of plume tokenizer, a run, a Hugging Face folder) instead of training one.
     start
-        A run or Hugging Face folder to take the first weights from.
+        A run or Hugging Face folder to take the first weights from. With a --tokenizer that plume tokenizer --extend
+        made of its own, new pieces begin as the mean of their old ones.
+    general
+        With --from: text of another kind. The loss before and after is told for it and for the data.
     accept_changes
         Go on although code, versions or the machine have changed; the run records it.
     """
     run = pretrain(
-        recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, text_column=text_column,
-        accept_changes=accept_changes, trust_code=trust_code,
+        recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, general=general,
+        text_column=text_column, accept_changes=accept_changes, trust_code=trust_code,
     )  # fmt: skip
     result = summary(run)
     tell(result, _lines(result), as_json=json)
@@ -120,6 +131,7 @@ def command(
 
 def summary(run: Run) -> dict[str, Any]:
     """Where a run stands: its last rows of training and held-out loss, in nats."""
+    from plume.training import continued
     from plume.training.folder import RunFolder
     from plume.training.meters import history
 
@@ -130,6 +142,8 @@ def summary(run: Run) -> dict[str, Any]:
         if rows:
             result[f"{split}_loss"] = rows[-1]["loss"]
             result["tokens"] = max(result.get("tokens", 0), rows[-1]["tokens"])
+    if noted := continued.noted(folder):
+        result["continued"] = {when: losses for when, losses in noted.items() if when in ("before", "after")}
     curve = folder.curve[1]
     if curve.is_file():
         result["curve"] = str(curve)
@@ -140,6 +154,10 @@ def _lines(result: dict[str, Any]) -> str:
     lines = {"run": f"{result['run']}, step {result['step']:,}"}
     names = {"train_loss": "training loss", "dev_loss": "held-out loss"}
     lines |= {label: f"{result[key]:.4f} nats" for key, label in names.items() if key in result}
+    before, after = (result.get("continued", {}).get(when, {}) for when in ("before", "after"))
+    for key, label in (("domain", "loss on this text"), ("general", "loss on general text")):
+        if key in before and key in after:
+            lines[label] = f"{before[key]:.4f} -> {after[key]:.4f} nats"
     if "curve" in result:
         lines["curve"] = result["curve"]
     return table(lines)

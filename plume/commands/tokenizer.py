@@ -23,12 +23,17 @@ def tokenizer(
     *,
     out: str | Path,
     kind: Kind = "wordpiece",
-    vocab_size: int = 8000,
+    vocab_size: int | None = None,
     cased: bool = False,
     sentinels: int = 0,
+    extend: str | Path | None = None,
     text_column: str = "text",
 ) -> Tokenizer:
     """Train a tokenizer on the training split of ``data`` and save it in the folder ``out``.
+
+    ``extend``: a run, tokenizer or Hugging Face folder whose tokenizer gets new pieces for what ``data`` writes often,
+    up to ``vocab_size`` (1,000 more); its old pieces keep their ids. ``plume pretrain --from`` that run with the new
+    tokenizer begins with the mean of the old pieces for each new one.
 
     Raises:
         UserError: no text, a bad size, or ``out`` holds another tokenizer.
@@ -44,6 +49,9 @@ def tokenizer(
         Words,
     )
 
+    if extend is not None:
+        return _extended(data, Path(extend), Path(out), vocab_size, text_column)
+    vocab_size = 8000 if vocab_size is None else vocab_size
     if vocab_size < 8:
         raise UserError(f"--vocab-size must leave room for text beside the special tokens, got {vocab_size}")
     if not 0 <= sentinels <= vocab_size // 2:
@@ -65,6 +73,25 @@ def tokenizer(
         raise UserError(f"{folder} holds another tokenizer: choose another --out, or delete it")
     trained.save(folder)
     return trained
+
+
+def _extended(data: Paths, old: Path, out: Path, vocab_size: int | None, column: str) -> Tokenizer:
+    from plume.text.extending import Extension
+    from plume.text.extending import extend as grow
+    from plume.text.tokenizers import Tokenizer
+    from plume.training.starts import open_tokenizer
+
+    if (out / "vocabulary.json").exists() and Extension.load(out) is None:
+        raise UserError(f"{out} holds another tokenizer: choose another --out, or delete it")
+    before = open_tokenizer(old)
+    count = 1000 if vocab_size is None else vocab_size - before.vocabulary.size
+    grown, made = grow(before, _texts(paths_of(data), column, ("train",)), count)
+    if (out / "vocabulary.json").exists() and Tokenizer.load(out).fingerprint != grown.fingerprint:
+        raise UserError(f"{out} holds another tokenizer: choose another --out, or delete it")
+    out.mkdir(parents=True, exist_ok=True)
+    made.save(out)
+    grown.save(out)
+    return grown
 
 
 def _texts(data: Sequence[Path], column: str, splits: Sequence[str]) -> Iterator[str]:
@@ -95,9 +122,10 @@ def command(
     *data: Annotated[Path, Parameter(name="DATA")],
     out: Path,
     kind: Kind = "wordpiece",
-    vocab_size: int = 8000,
+    vocab_size: int | None = None,
     cased: Annotated[bool, Flag] = False,
     sentinels: int = 0,
+    extend: Path | None = None,
     text_column: TextColumn = "text",
     json: Json = False,
 ) -> None:

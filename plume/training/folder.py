@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "code"
 
     @property
+    def continued(self) -> Path:
+        """Of a run that began from another's weights: the loss on the domain and on general text, before and after."""
+        return self.path / "continued.json"
+
+    @property
     def curve(self) -> tuple[Path, Path]:
         """The loss curve as (png, html)."""
         return self.path / "curve.png", self.path / "curve.html"

@@ -11,12 +11,13 @@ from plume.errors import UserError
 from plume.models.heads import Head
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.objectives.masked import MaskedLM
+from plume.text import extending
 from plume.text.readers import read
 from plume.text.splits import split_of
 from plume.text.store import Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
 from plume.text.tokens import TokenStore
-from plume.training import session, stages
+from plume.training import continued, session, stages
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder
 from plume.training.meters import ShareLine
@@ -33,13 +34,16 @@ def pretrain(
     out: Path,
     tokenizer: Path | None = None,
     start: Path | None = None,
+    general: Sequence[Path] = (),
     text_column: str = "text",
     accept_changes: bool = False,
 ) -> Path:
     """Train ``recipe`` on the training split of ``data`` into the run folder ``out``, or go on where it stopped.
 
     The tokenizer is ``tokenizer``'s, else that of ``start``, else one trained on the same text. ``start`` is a run or
-    a Hugging Face folder whose backbone, and whatever heads fit, are the first weights. ``accept_changes``
+    a Hugging Face folder whose backbone, and whatever heads fit, are the first weights; with a tokenizer that extends
+    its own, each new piece begins as the mean of its old ones. Then the held-out loss is measured before and after, on
+    ``data`` and on ``general`` text, to see what was learnt and what forgotten (continued.json). ``accept_changes``
     resumes a run although code, versions or machine have changed, and records what did. A finished run says so.
 
     Returns ``out``. Under ``torchrun`` every process calls this.
@@ -58,7 +62,15 @@ def pretrain(
         store = TokenStore.open(held.folder.tokens)
         vocab, tokens = pieces.vocabulary, store.split("train")
         model = build_model(recipe, vocab)
-        parent = _start(held, model, start)
+        parent = _start(held, model, start, tokenizer)
+        others = continued.general_texts(general, text_column) if held.ranks.first and start else []
+
+        def measure(when: str) -> None:
+            if start is not None and (when == "after" or when not in continued.noted(held.folder)):
+                losses = continued.measure(recipe, model, pieces, store.split("dev"), others)
+                continued.note(held.folder, when, losses)
+
+        held.only_first(lambda: measure("before"))
         found = stages.windows(recipe)
         session.train(
             held,
@@ -71,6 +83,7 @@ def pretrain(
             made_of={"data": store.fingerprint, "tokenizer": pieces.fingerprint},
             parent=parent,
         )
+        held.only_first(lambda: measure("after"))
         held.only_first(lambda: _close(held))
     return out
 
@@ -224,7 +237,9 @@ def training_texts(data: Sequence[Path], column: str, more: Sequence[str] = ()) 
             yield from (document.text, *document.more)
 
 
-def _start(held: Session, model: PretrainedModel, start: Path | None) -> Mapping[str, Any] | None:
+def _start(
+    held: Session, model: PretrainedModel, start: Path | None, tokenizer: Path | None
+) -> Mapping[str, Any] | None:
     """Put the parent's weights into the model; what run.json is to say of it."""
     recorded = held.known.get("parent")
     if start is None:
@@ -239,7 +254,10 @@ def _start(held: Session, model: PretrainedModel, start: Path | None) -> Mapping
             recorded
         )  # its own checkpoints hold all that is needed, even if the parent went on or is gone
     found = open_start(start)
-    left = model.start_from(found.state, str(start))
+    state = found.state
+    if tokenizer is not None and (tokenizer / extending.FILE).is_file():
+        state = continued.grown(state, model, tokenizer, open_tokenizer(start))
+    left = model.start_from(state, str(start))
     if held.ranks.first:
         say(f"weights from {start}" + (f"; new: {', '.join(left)}" if left else ""))
     return found.record

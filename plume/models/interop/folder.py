@@ -14,6 +14,7 @@ from torch import Tensor
 
 from plume.errors import UserError
 from plume.models.heads import Head, PooledHead, TokenHead
+from plume.models.interop.pickled import read_pickled
 from plume.models.pretrained import Backbone, PretrainedModel, read_weights
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
@@ -145,29 +146,28 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_folder_weights(folder: Path) -> dict[str, Tensor]:
-    """model.safetensors, or the shards its index names.
+    """model.safetensors, or the shards its index names; else pytorch_model.bin, read without unpickling it.
 
     Raises:
-        UserError: there are none, or only pickled ones, which are never opened.
+        UserError: there are none, or they are damaged, or a pickled file holds more than tensors.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(
-                f"{index} is no index of weights ({error}): copy the model's folder again"
-            ) from None
-        if any(Path(name).name != name for name in names):
-            raise UserError(f"{index} names files outside its folder: copy the model's folder again")
-        shards = [read_weights(folder / name) for name in names]
-        return {name: tensor for shard in shards for name, tensor in shard.items()}
-    if not (folder / "model.safetensors").exists() and (folder / "pytorch_model.bin").exists():
-        raise UserError(
-            f"{folder} has its weights only as pytorch_model.bin, a format that can run code and is not opened: "
-            f"get the folder's model.safetensors, or save the model again with transformers"
-        )
+    for name, read in (("model.safetensors", read_weights), ("pytorch_model.bin", read_pickled)):
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            return {n: tensor for shard in _shards(index) for n, tensor in read(folder / shard).items()}
+        if (folder / name).exists():
+            return read(folder / name)
     return read_weights(folder / "model.safetensors")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{index} is no index of weights ({error}): copy the model's folder again") from None
+    if any(Path(name).name != name for name in names):
+        raise UserError(f"{index} names files outside its folder: copy the model's folder again")
+    return names
 
 
 def field(config: Mapping[str, Any], name: str, kind: type, default: Any, folder: Path) -> Any:
