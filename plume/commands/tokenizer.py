@@ -140,9 +140,12 @@ def command(
     kind
         wordpiece (BERT), bpe (GPT-2: bytes), unigram (T5), characters, words (n-grams and Word2Vec).
     vocab_size
-        How many tokens it may have.
+        How many tokens it may have: 8,000, or with --extend 1,000 more than there are.
     cased
         Keep capitals apart (wordpiece and words only; the others always do).
+    extend
+        Give the tokenizer of this run or Hugging Face folder new pieces for what the text writes often (its
+        kind and old ids stay): plume pretrain --from that run --tokenizer this one then goes on.
     sentinels
         How many marks for hidden spans it has, as t5: and joint: need them (T5: 100). They are counted in the size.
     """
@@ -153,6 +156,7 @@ def command(
         vocab_size=vocab_size,
         cased=cased,
         sentinels=sentinels,
+        extend=extend,
         text_column=text_column,
     )
     result = {

@@ -283,7 +283,9 @@ def _zipped(path: Path) -> tuple[Read, Any]:
         with archive.open(f"{top}data.pkl") as stream:
             tree = run(stream)
     except (zipfile.BadZipFile, StopIteration, OSError, EOFError) as error:
-        raise Refused(f"is damaged or no file of torch ({error or 'no data.pkl'}): copy it again") from None
+        raise Refused(
+            f"is damaged or no file of torch ({str(error) or 'no data.pkl'}): copy it again"
+        ) from None
 
     def read(storage: Storage) -> bytes:
         try:
