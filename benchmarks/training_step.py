@@ -1,6 +1,6 @@
 """Training steps of Plume and of ``transformers``, side by side.
 
-    python benchmarks/training_step.py [bert|gpt] [--rounds 8] [--precision auto|bf16|fp32] [--size 6,512,8]
+    python benchmarks/training_step.py [bert|gpt|xlnet] [--rounds 8] [--precision auto|bf16|fp32] [--size 6,512,8]
                                        [--length 128] [--batch 32] [--vocab 16384] [--dropout 0.1] [--threads 2]
                                        [--device cuda] [--compile]
 
@@ -37,7 +37,9 @@ from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
+from plume.objectives.permuted import PermutedLM
 from plume.slots import IGNORE, Batch, Example, Slots, collate
+from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
 
@@ -66,11 +68,13 @@ class Job:
         head = 2 * self.vocab * self.width
         if self.family == "bert":
             head = 0.15 * (head + 2 * self.width**2)
+        if self.family == "xlnet":  # a sixth more slots, which alone are asked
+            layer, head = 7 / 6 * layer, head / 6
         return 3.0 * self.tokens * (self.layers * layer + head)
 
 
 def batches(job: Job, count: int) -> list[Batch]:
-    """Zipf ids, 15 % of them masked for BERT; new ones each step."""
+    """Zipf ids, 15 % of them masked for BERT, a sixth asked for by XLNet; new ones each step."""
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, job.vocab - 4)
     share /= share.sum()
@@ -82,6 +86,13 @@ def batches(job: Job, count: int) -> list[Batch]:
             if job.family == "gpt":
                 examples.append(Example(Slots.causal(row[:-1], labels={"next_token": row[1:]})))
                 continue
+            if job.family == "xlnet":
+                plain = np.zeros(job.length, np.int64)
+                source = Window(row[:-1], np.ones(job.length, np.uint8), plain > 0, plain)
+                drawn = PermutedLM().example(source, Vocabulary(size=job.vocab), rng)
+                assert drawn is not None
+                examples.append(drawn)
+                continue
             labels, shown = np.full(job.length, IGNORE), row[:-1].copy()
             chosen = rng.permutation(job.length)[: round(0.15 * job.length)]
             labels[chosen], shown[chosen] = shown[chosen], 4
@@ -92,14 +103,16 @@ def batches(job: Job, count: int) -> list[Batch]:
 
 def ours(job: Job) -> Callable[[Batch], float]:
     vocab = Vocabulary(size=job.vocab, pad=0, mask=4)
-    bert = job.family == "bert"
+    bert, xlnet = job.family == "bert", job.family == "xlnet"
     config = TransformerConfig(
         job.layers, job.width, job.heads, 4 * job.width,
-        norm_order="post" if bert else "pre", token_types=2 if bert else 0, embedding_norm=bert,
-        activation="gelu" if bert else "gelu_tanh", norm_eps=1e-12 if bert else 1e-5,
+        positions="relative" if xlnet else "learned", virtual_tokens=int(xlnet),
+        activation_dropout=job.dropout * xlnet, final_dropout=job.dropout * xlnet,
+        norm_order="pre" if job.family == "gpt" else "post", token_types=2 if bert else 0, embedding_norm=bert,
+        activation="gelu_tanh" if job.family == "gpt" else "gelu", norm_eps=1e-5 if job.family == "gpt" else 1e-12,
         dropout=job.dropout, attention_dropout=job.dropout,
     )  # fmt: skip
-    objective: Objective[Any] = MaskedLM() if bert else CausalLM()
+    objective: Objective[Any] = MaskedLM() if bert else PermutedLM() if xlnet else CausalLM()
     model = PretrainedModel.build(
         config, vocab, lambda b: objective.heads(b, vocab), seed=0, device=job.device
     ).train()
@@ -121,7 +134,14 @@ def ours(job: Job) -> Callable[[Batch], float]:
 
 
 def theirs(job: Job) -> Callable[[Batch], float]:
-    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        XLNetConfig,
+        XLNetLMHeadModel,
+    )
 
     torch.manual_seed(0)
     model: Any
@@ -130,6 +150,10 @@ def theirs(job: Job) -> Callable[[Batch], float]:
             vocab_size=job.vocab, hidden_size=job.width, num_hidden_layers=job.layers, num_attention_heads=job.heads,
             intermediate_size=4 * job.width, hidden_dropout_prob=job.dropout,
             attention_probs_dropout_prob=job.dropout))  # fmt: skip
+    elif job.family == "xlnet":
+        model = XLNetLMHeadModel(XLNetConfig(
+            vocab_size=job.vocab, d_model=job.width, n_layer=job.layers, n_head=job.heads, d_inner=4 * job.width,
+            dropout=job.dropout))  # fmt: skip
     else:
         model = GPT2LMHeadModel(GPT2Config(
             vocab_size=job.vocab, n_embd=job.width, n_layer=job.layers, n_head=job.heads, n_positions=512,
@@ -141,8 +165,10 @@ def theirs(job: Job) -> Callable[[Batch], float]:
 
     def step(batch: Batch) -> float:
         slots = batch.inputs
-        labels = slots.labels["masked_token" if job.family == "bert" else "next_token"]
-        if (
+        (labels,) = slots.labels.values()
+        if job.family == "xlnet":
+            given = two_streams(slots, job.length)
+        elif (
             job.family == "gpt"
         ):  # it shifts by itself: the same T predictions need T + 1 labels of T + 1 inputs
             given = {"input_ids": slots.input_ids, "labels": labels, "shift_labels": labels}
@@ -157,6 +183,18 @@ def theirs(job: Job) -> Callable[[Batch], float]:
         return float(loss.detach())
 
     return step
+
+
+def two_streams(slots: Slots[torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+    """What XLNet's two streams are given for our one: who may not see whom, and where the queries stand."""
+    places = slots.position_ids[:, length:]
+    mapping = torch.nn.functional.one_hot(places, length).float()
+    blocked = (~slots.sees()[:, :, :length]).float()
+    perm = blocked[:, :length].scatter(1, places[:, :, None].expand(-1, -1, length), blocked[:, length:])
+    return {
+        "input_ids": slots.input_ids[:, :length], "token_type_ids": slots.token_type_ids[:, :length],
+        "perm_mask": perm, "target_mapping": mapping, "labels": slots.labels["permuted_token"][:, length:],
+    }  # fmt: skip
 
 
 def precision(word: str, device: str = "cpu") -> torch.dtype:
@@ -222,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("family", nargs="?", choices=("bert", "gpt"), default="bert")
+    parser.add_argument("family", nargs="?", choices=("bert", "gpt", "xlnet"), default="bert")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=170, help="stop after the round that passes this")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")

@@ -35,6 +35,7 @@ from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.objectives.masked import MaskedLM
+from plume.objectives.permuted import PermutedLM
 from plume.objectives.replaced import ReplacedTokens
 from plume.slots import IGNORE, Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
@@ -121,7 +122,7 @@ class Run:
         heads = set(self.model.heads)
         found = {
             "generate": bool(heads & {"next_token", "masked_token", "permuted_token"}),
-            "fill_mask": "masked_token" in heads,
+            "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels),
             "loglikelihood": bool(heads & {"next_token", "masked_token", "permuted_token"}),
         }
@@ -428,19 +429,19 @@ class Run:
         for part in parts:
             pieces += [self.tokenizer.encode(part), np.array([mask])]
         ids = np.concatenate(pieces[:-1])
-        framed, _ = self._reader.read([ids], self._vocab)
+        framed, asked = self._reader.ask_hidden(ids, self._vocab)
         if self.max_length is not None and len(framed) > self.max_length:
             raise UserError(
                 f"the text has {len(framed)} slots, but {self.name} can read {self.max_length}: shorten it"
             )
         speaker = self.speaker
-        head: Head = speaker.heads["masked_token"]
+        name_of = "masked_token" if "masked_token" in speaker.heads else "permuted_token"
+        head: Head = speaker.heads[name_of]
         logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker)[0]
         logits[:, list(self._vocab.special)] = -torch.inf
         answers = []
-        start = int(np.flatnonzero(framed.input_ids == mask)[0]) - int(np.flatnonzero(ids == mask)[0])
-        for place in np.flatnonzero(ids == mask):
-            shares, tokens = logits[start + place].softmax(-1).topk(min(top, self._vocab.size))
+        for place, slot in zip(np.flatnonzero(ids == mask), asked.tolist(), strict=True):
+            shares, tokens = logits[slot].softmax(-1).topk(min(top, self._vocab.size))
             answers.append([
                 Filled(self.tokenizer.decode([token]) or self.tokenizer.pieces([token])[0], share,
                        self._with(ids, int(place), token, mask, name))
@@ -575,6 +576,8 @@ def objective_of(imported: interop.Imported) -> Objective[Any]:
             reader = MaskedLM(selection="rounded", segments="separator")
         case "electra":  # a published generator is a masked language model
             reader = MaskedLM() if "masked_token" in imported.heads else ReplacedTokens()
+        case "xlnet":
+            reader = PermutedLM()
         case _:
             reader = CausalLM()
     if "label" not in imported.heads:

@@ -86,18 +86,22 @@ class Slots(Generic[A]):
         return _slots(ids, ranks, ranks, fields)
 
     @staticmethod
+    def ranked(ids: ArrayLike, ranks: ArrayLike, **fields: Any) -> Slots[Array]:
+        """Every slot sees those whose rank is not above its own."""
+        ranks = np.asarray(ranks, np.int64)
+        return _slots(np.asarray(ids, np.int64), ranks, ranks, fields)
+
+    @staticmethod
     def permuted(
-        ids: ArrayLike, order: ArrayLike, targets: ArrayLike, query_id: int, **fields: Any
+        ids: ArrayLike, ranks: ArrayLike, targets: ArrayLike, query_id: int, **fields: Any
     ) -> Slots[Array]:
         """XLNet's two streams as one (spec 10): T content slots, then a query slot for each target position.
 
-        ``order[j]`` is the position that comes j-th in the factorisation. A content slot sees itself and
-        what came before it in that order; the query slot of a target sees only what came before, and is
-        itself never seen. ``fields`` have T + len(targets) entries.
+        ``ranks[i]`` says when position i comes in the factorisation order; positions of equal rank come together.
+        A content slot sees itself and all that came no later; the query slot of a target sees only what came before,
+        and is itself never seen. ``fields`` have T + len(targets) entries.
         """
-        ids, order, targets = (np.asarray(a, np.int64) for a in (ids, order, targets))
-        ranks = np.empty_like(ids)
-        ranks[order] = np.arange(len(ids))
+        ids, ranks, targets = (np.asarray(a, np.int64) for a in (ids, ranks, targets))
         fields.setdefault("position_ids", np.concatenate([np.arange(len(ids)), targets]))
         return _slots(
             np.concatenate([ids, np.full(len(targets), query_id)]),

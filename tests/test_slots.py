@@ -24,7 +24,7 @@ def test_every_constructor_draws_the_grid_of_its_paper() -> None:
 
 def test_permuted_is_two_streams_in_one() -> None:
     # Order of the factorisation: position 2, then 0, then 1. Queries ask for positions 2 (first in the order) and 1.
-    slots = Slots.permuted([10, 11, 12], order=[2, 0, 1], targets=[2, 1], query_id=99)
+    slots = Slots.permuted([10, 11, 12], ranks=[1, 2, 0], targets=[2, 1], query_id=99)
     assert slots.input_ids.tolist() == [10, 11, 12, 99, 99]
     assert slots.position_ids.tolist() == [0, 1, 2, 2, 1]
     assert seen(slots) == [
@@ -34,6 +34,12 @@ def test_permuted_is_two_streams_in_one() -> None:
         ".....",  # the query of the first in the order sees nothing at all
         "x.x..",  # the query of position 1 sees what came before it, not position 1 itself
     ]
+
+
+def test_slots_of_one_rank_see_one_another() -> None:
+    assert seen(Slots.ranked([5, 6, 7], [1, 0, 1])) == ["xxx", ".x.", "xxx"]
+    together = Slots.permuted([10, 11, 12], ranks=[0, 1, 0], targets=[1], query_id=99)
+    assert seen(together) == ["x.x.", "xxx.", "x.x.", "x.x."]
 
 
 def test_fields_of_the_wrong_length_are_refused() -> None:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from plume.errors import UserError
-from plume.generation.language_models import CausalNetwork, language_model
+from plume.generation.language_models import reads_causally
 from plume.models.heads import Head, TokenHead
 from plume.models.ngrams import NGrams
 from plume.objectives.base import Objective, ask
@@ -116,7 +116,7 @@ def network(
     ids = np.zeros(0, np.int64)
     frame, prefix = 0, vocab.eos if vocab.eos is not None else vocab.bos
     asks: Callable[[Question], Iterator[Slots[Array]]]
-    if isinstance(language_model(model, objective, vocab), CausalNetwork):
+    if reads_causally(objective, vocab):
         asks = _Causal(name).asks
     elif name == "masked_token":
         frame, prefix = len(objective.read([ids], vocab)[0]), None

@@ -6,6 +6,7 @@ R rows, L new slots, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from plume.generation.packing import PackedLinear, packable, prepared
 from plume.models.heads import TokenHead
 from plume.models.memory import follow
 from plume.models.pretrained import Hidden
-from plume.slots import Example, Memory, Slots, collate
+from plume.slots import NEVER, Example, Memory, Slots, collate
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -119,6 +120,21 @@ class CausalNetwork:
         return hidden
 
 
+class PrefixNetwork(CausalNetwork):
+    """A network whose prompt sees itself in both directions; what follows it sees what stands before.
+
+    So the prompt is read once and past slots stay in memory, as a causal network's do (spec 20 section 2).
+    """
+
+    def _read(
+        self, inputs: Slots[Tensor], decoder_inputs: Slots[Tensor] | None, memory: Memory | None
+    ) -> Hidden:
+        if memory is None:
+            ranks = torch.where(inputs.document_ids >= 0, 0, NEVER)
+            inputs = replace(inputs, visible_at=ranks, sees_until=ranks, layout=None)
+        return super()._read(inputs, decoder_inputs, memory)
+
+
 class AskingNetwork:
     """A network of any family, asked anew each time through its objective's ``ask_next`` ([MASK], a query slot).
 
@@ -215,6 +231,8 @@ def language_model(
     head = "next_token" if "next_token" in tokens else tokens[0]
     if reads_causally(objective, vocab):
         return CausalNetwork(model, head, context_length, dtype=dtype)
+    if _asks_with(objective, vocab, Slots.prefix(_probe(vocab), len(_probe(vocab)))):
+        return PrefixNetwork(model, head, context_length, dtype=dtype)
     return AskingNetwork(model, objective, vocab, head, context_length, dtype=dtype)
 
 
@@ -223,9 +241,16 @@ def reads_causally(objective: Asks, vocab: Vocabulary) -> bool:
 
     Only then can what was read be kept while the text grows.
     """
-    probe = np.full(3, min(vocab.size - 1, 1))
-    slots, asking = objective.ask_next(probe, vocab)
-    causal = Slots.causal(probe)
+    return _asks_with(objective, vocab, Slots.causal(_probe(vocab)))
+
+
+def _probe(vocab: Vocabulary) -> Array:
+    return np.full(3, min(vocab.size - 1, 1))
+
+
+def _asks_with(objective: Asks, vocab: Vocabulary, expected: Slots[Array]) -> bool:
+    """Whether ``objective`` asks for what follows three tokens with these slots, and at the last of them."""
+    slots, asking = objective.ask_next(_probe(vocab), vocab)
     names = (
         "input_ids",
         "position_ids",
@@ -234,8 +259,8 @@ def reads_causally(objective: Asks, vocab: Vocabulary) -> bool:
         "sees_until",
         "document_ids",
     )
-    same = all(np.array_equal(getattr(slots, name), getattr(causal, name)) for name in names)
-    return same and asking == len(probe) - 1
+    same = all(np.array_equal(getattr(slots, name), getattr(expected, name)) for name in names)
+    return same and asking == len(expected) - 1
 
 
 def _read_by_length(backbone: Backbone, inputs: Slots[Tensor], memory: Memory | None) -> Hidden:

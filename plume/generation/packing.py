@@ -29,18 +29,18 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, least_rows: int = 2) -> None:
         super().__init__()
-        self._plain = weight.detach()
-        self._bias = None if bias is None else bias.detach()
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
         self._least_rows = least_rows
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
         if not self._least_rows <= x.numel() // x.shape[-1] <= _MOST_ROWS:
-            return F.linear(x, self._plain, self._bias)
+            return F.linear(x, self.weight, self.bias)
         if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._plain)
-        answer: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        answer: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return answer
 
 

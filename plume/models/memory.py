@@ -86,7 +86,7 @@ class Growing:
         return Memory(slots, Kept((*self._layers, *more), self._buffers))
 
 
-_FIELDS = (
+FIELDS = (  # what a memory keeps of a slot
     "input_ids",
     "position_ids",
     "token_type_ids",
@@ -101,6 +101,6 @@ def follow(past: Slots[Tensor] | None, new: Slots[Tensor]) -> Slots[Tensor]:
     """``past``'s slots and then ``new``'s, in every row: their ids and ranks, without labels."""
     both = {
         n: getattr(new, n) if past is None else torch.cat([getattr(past, n), getattr(new, n)], 1)
-        for n in _FIELDS
+        for n in FIELDS
     }
     return replace(new, features=None, labels={}, given={}, layout=None, **both)

@@ -15,24 +15,26 @@ from torch import Tensor, nn
 
 from plume.slots import Slots
 
-Kind = Literal["learned", "sinusoidal", "sinusoidal_concat", "buckets"]
+Kind = Literal["learned", "sinusoidal", "sinusoidal_concat", "buckets", "relative"]
 
 
 class Relate(Protocol):
     """What a layer does with its queries and keys, [R, H, Tq, d] and [R, H, Tk, d]."""
 
-    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The queries and keys to use, and a bias [R or 1, H or 1, Tq, Tk] on the scores."""
+    def __call__(self, q: Tensor, k: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The queries and keys to use in that layer of the stack, and a bias [R or 1, H or 1, Tq, Tk] on the scores."""
         ...
 
 
 class Positions(nn.Module):
     """Where the slots of one stack stand. ``limit``: positions from there on cannot be told; ``None``: all can.
+    ``remembers_inputs``: a memory holds what each layer read, not the keys and values made of it.
 
     A subclass overrides what it does; this one does nothing.
     """
 
     limit: int | None = None
+    remembers_inputs = False
 
     def fill(self) -> None:
         """Compute what is not learned; a model built on the meta device calls it once it has memory."""
@@ -98,7 +100,7 @@ class Buckets(Positions):
         )
         bias = F.embedding(numbers, self.weight).permute(0, 3, 1, 2)
 
-        def relate(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def relate(q: Tensor, k: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
             return q, k, bias
 
         return relate
@@ -128,11 +130,16 @@ def sinusoids(count: int, d_model: int, *, concat: bool = False) -> Tensor:
     >>> [round(x, 3) for x in sinusoids(2, 4)[1].tolist()]
     [0.841, 0.54, 0.01, 1.0]
     """
-    if d_model % 2:
-        raise ValueError(f"sinusoidal positions need an even d_model, got {d_model}")
-    frequencies = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device="cpu") / d_model)
-    angles = torch.arange(count, dtype=torch.float64, device="cpu")[:, None] * frequencies
-    halves = torch.cat([angles.sin(), angles.cos()], 1)
+    halves = waves(torch.arange(count, device="cpu"), d_model)
     if not concat:
         halves = halves.view(count, 2, d_model // 2).transpose(1, 2).reshape(count, d_model)
     return halves
+
+
+def waves(places: Tensor, d_model: int) -> Tensor:
+    """The sines, then the cosines, of int places [N] at d_model / 2 frequencies: [N, d_model] in fp64."""
+    if d_model % 2:
+        raise ValueError(f"sinusoidal positions need an even d_model, got {d_model}")
+    exponents = torch.arange(0, d_model, 2, dtype=torch.float64, device=places.device) / d_model
+    angles = places.double()[:, None] * 10000.0**-exponents
+    return torch.cat([angles.sin(), angles.cos()], 1)

@@ -12,9 +12,11 @@ from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from plume.errors import UserError
 from plume.models.activations import Activation, activate
 from plume.models.attention import Sight, attend, attend_merged, look
 from plume.models.dropout import add_dropped, dropout
@@ -25,6 +27,7 @@ from plume.models.norms import Norm, RMSNorm
 from plume.models.norms import norm as new_norm
 from plume.models.positions import Absolute, Buckets, Kind, Positions, Relate
 from plume.models.pretrained import Hidden, Init
+from plume.models.relative import Relative
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
@@ -37,7 +40,8 @@ class TransformerConfig:
     num_decoder_layers > 0 adds a second stack that attends to the first; the two share the token table, and each
     has positions and norms of its own. max_positions is what can be read; a learned table has position_offset
     rows more, before the first (RoBERTa, BART: 2); positions="buckets" are T5's relative ones, ``num_buckets`` up
-    to ``max_distance``, and have no end. token_types: segment rows added to the embeddings. embedding_norm: a norm
+    to ``max_distance``, and have no end; "relative" are XLNet's, segments included, which have none either, and bring
+    the only biases that attention then has. token_types: segment rows added to the embeddings. embedding_norm: a norm
     on the summed embeddings (BERT). scale_embedding: times sqrt(D) (the original). scale_by_layer: GPT-2's
     ``scale_attn_by_inverse_layer_idx``; scale_attention=False: scores are not divided by sqrt(d_head) (T5).
     virtual_tokens: learned rows for ids beyond the vocabulary (XLNet's query, prompts). embedding_size: the width
@@ -48,8 +52,8 @@ class TransformerConfig:
     multiplies one activated matrix by another (GEGLU).
 
     dropout is used on embeddings and before each residual sum, attention_dropout on the attention weights;
-    embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout after
-    the norm that ends a stack.
+    embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout at
+    the end of a stack.
 
     init="fan_in" divides init_std by the square root of a matrix's inputs, and a query's by sqrt(d_head) too, which
     is where T5 keeps what it leaves out of the scores. tie_head=False gives every token head a table of its own;
@@ -182,6 +186,9 @@ class Transformer(nn.Module):
             positions = Buckets(
                 c.num_heads, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=causal
             )
+        elif c.positions == "relative":
+            layers = c.num_decoder_layers if causal else c.num_layers
+            positions = Relative(layers, c.num_heads, c.d_model, c.head_width, c.dropout)
         else:
             positions = Absolute(c.positions, c.max_positions, c.embedding_width, offset=c.position_offset)
         return positions, _norm(c, c.embedding_width) if c.embedding_norm else None
@@ -297,10 +304,13 @@ class Stack(nn.Module):
         ``encoder``: the first stack's slots and states; ``None`` for the states where ``memory`` has what they said.
         """
         count, rows = len(self.layers), x.shape[:2]
+        layers = cast(Sequence[Layer], self.layers)
         past = None if memory is None else memory.slots
         keys = slots if past is None else follow(past, slots)
         growing = None
-        if memory is not None or use_memory:
+        if memory is not None:
+            _check_kind(memory, positions)
+        if (memory is not None or use_memory) and not positions.remembers_inputs:
             held = 0 if past is None else len(past)
             growing = Growing(() if memory is None else memory.layers, held, len(slots))
         view = self._view(slots, keys, positions, encoder)
@@ -309,24 +319,33 @@ class Stack(nn.Module):
         elif encoder[1] is None:
             answers = [] if memory is None else list(memory.layers[count:])
         else:
-            answers = [layer.answers(encoder[1]) for layer in cast(Sequence[Layer], self.layers)]
+            answers = [layer.answers(encoder[1]) for layer in layers]
         states = [x]
-        for i, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
-            memorise = None if growing is None else partial(growing.extend, i)
+        for i, (layer, answer) in enumerate(zip(layers, answers, strict=True)):
+            memorise: Callable[[Tensor], Tensor] | None = None
+            if growing is not None:
+                memorise = partial(growing.extend, i)
+            elif memory is not None:
+                memorise = partial(layer.recall, memory.layers[i])
             only = (
                 wanted if i == count - 1 and wanted is not None and 2 * len(wanted) < rows.numel() else None
             )
             run = partial(checkpoint, layer, use_reentrant=False) if checkpointing else layer
             x = run(x, view, memorise, answer, only)
             states.append(x)
-        if self.norm is not None:
-            x = dropout(self.norm(x), self.config.final_dropout, self.training)
+        x = x if self.norm is None else self.norm(x)
+        x = dropout(x, self.config.final_dropout, self.training)
         if x.ndim == 2 and wanted is not None:
             x = x.new_zeros(rows.numel(), x.shape[1]).index_copy(0, wanted, x).view(*rows, -1)
         states[-1] = x
-        if growing is None or not use_memory:
+        if not use_memory:
             return tuple(states), None
-        return tuple(states), growing.memory(keys, tuple(a for a in answers if a is not None))
+        said = tuple(a for a in answers if a is not None)
+        if growing is not None:
+            return tuple(states), growing.memory(keys, said)
+        before = [] if memory is None else memory.layers
+        read = [torch.cat([*before[i : i + 1], x], 1) for i, x in enumerate(states[:count])]
+        return tuple(states), Memory(keys, (*read, *said))
 
     def _view(
         self,
@@ -358,13 +377,16 @@ class Layer(nn.Module):
         grows = config.norm_order == "pre" and config.init == "normal"
         residual = (2 * num_layers) ** -0.5 if grows else 1.0
         query = config.head_width**-0.5 if config.init == "fan_in" else 1.0
+        self.index = index
         self.scale = config.head_width**-0.5 if config.scale_attention else 1.0
         if config.scale_by_layer:
             self.scale /= index + 1
         self.band = None if config.bands is None else config.bands[index]
         self.attention_norm = _norm(config)
-        self.qkv = linear(d, 3 * inner, init_scale=(query, 1.0, 1.0))
-        self.attention_out = linear(inner, d, init_scale=residual)
+        # Relative positions bring the queries' biases along, and their papers have no others.
+        self.biased = config.bias and config.positions != "relative"
+        self.qkv = linear(d, 3 * inner, init_scale=(query, 1.0, 1.0), bias=self.biased)
+        self.attention_out = linear(inner, d, init_scale=residual, bias=self.biased)
         self.cross_norm = _norm(config) if cross else None
         if cross:
             self.cross_q = linear(d, inner, init_scale=query)
@@ -403,6 +425,14 @@ class Layer(nn.Module):
         x = self._add(x, self._feed_forward(self.up_norm(x) if pre else x))
         return x if pre else self.up_norm(x)
 
+    def recall(self, past: Tensor, new: Tensor) -> Tensor:
+        """Keys and values of slots that this layer read before, past [R, P, D], and then the ``new`` ones."""
+        x = self.attention_norm(past) if self.config.norm_order == "pre" else past
+        inner = len(self.qkv.weight) // 3
+        bias = self.qkv.bias[inner:] if self.biased else None
+        kv = F.linear(x, self.qkv.weight[inner:], bias).view(*x.shape[:2], 2, self.config.num_heads, -1)
+        return torch.cat([kv.permute(0, 3, 2, 1, 4), new], 3)
+
     def answers(self, encoded: Tensor) -> Tensor:
         """What cross-attention finds in the first stack's states: keys and values, [R, H, 2, L, d]."""
         kv: Tensor = self.cross_kv(encoded)
@@ -419,7 +449,7 @@ class Layer(nn.Module):
             return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
         q, k, v, bias = qkv[:, :, 0].transpose(1, 2), kv[:, :, 0], kv[:, :, 1], None
         if view.relate is not None:
-            q, k, bias = view.relate(q, k)
+            q, k, bias = view.relate(q, k, self.index)
         return attend(q, k, v, sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
 
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
@@ -446,6 +476,15 @@ class Layer(nn.Module):
 
 def _norm(config: TransformerConfig, width: int | None = None) -> nn.LayerNorm | RMSNorm:
     return new_norm(config.norm, width or config.d_model, config.norm_eps, bias=config.bias)
+
+
+def _check_kind(memory: Memory, positions: Positions) -> None:
+    """Raises UserError if another kind of positions made ``memory``."""
+    if memory.layers and (memory.layers[0].ndim == 3) != positions.remembers_inputs:
+        raise UserError(
+            "this memory is of another kind: only a model with positions=relative carries what its layers read from "
+            "window to window (with objective.memory_length=0 nothing is carried)"
+        )
 
 
 def _pick(x: Tensor, wanted: Tensor) -> Tensor:

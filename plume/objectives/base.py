@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from plume.models.heads import Asked, Head
-from plume.slots import Batch, Example, Loss, Losses, Slots
+from plume.slots import Batch, Example, Loss, Losses, Memory, Slots
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone, PretrainedModel
+    from plume.models.pretrained import Backbone, Hidden, PretrainedModel
     from plume.slots import Array
 
 Source = TypeVar("Source")
@@ -68,7 +68,11 @@ class Objective(ABC, Generic[Source]):
         """Every head's loss on the slots that have its label; a head that was asked nothing answers 0."""
         hidden = model.backbone(batch.inputs, batch.decoder_inputs, memory=batch.memory)
         return Losses({name: head.loss(ask(batch, name, hidden[head.reads])) for name, head in model.heads.items()},
-                      hidden.memory)  # fmt: skip
+                      self.remember(batch, hidden))  # fmt: skip
+
+    def remember(self, batch: Batch, hidden: Hidden) -> Memory | None:
+        """What rows that carry memory take along to their next window. The default is what the backbone says."""
+        return hidden.memory
 
     def parts(self, model: PretrainedModel) -> Mapping[str, PretrainedModel]:
         """The networks that a trained model falls into, by name, the one to keep first; they share its weights.
@@ -117,6 +121,14 @@ class Objective(ABC, Generic[Source]):
         seeing those before, and the last slot asks for the next. ``None``: one stack, which ``ask_next`` asks.
         """
         return None
+
+    def ask_hidden(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], Array]:
+        """How this family is asked for the [MASK]s among ``ids``: the inputs, and the slot that answers for each.
+
+        The default is that of every family whose [MASK] itself answers.
+        """
+        framed, _ = self.read([ids], vocab)
+        return framed, np.flatnonzero(framed.input_ids == vocab.require("mask"))
 
 
 class InPlace(Objective[Source]):

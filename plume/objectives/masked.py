@@ -14,6 +14,7 @@ import numpy as np
 
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.objectives.base import Objective
+from plume.objectives.noise import check_shares, corrupt
 from plume.slots import IGNORE, Example, Slots
 from plume.text.windows import Grain, Window
 from plume.vocabulary import Vocabulary
@@ -61,22 +62,15 @@ class MaskedLM(Objective[Window]):
             )
         if not 0 < self.noise_density <= 1:
             raise ValueError(f"noise_density must lie in (0, 1], got {self.noise_density}")
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
-            raise ValueError(
-                f"mask_share and random_share are shares of the chosen tokens: each at least 0, together at "
-                f"most 1, got {self.mask_share} and {self.random_share}"
-            )
+        check_shares(self.mask_share, self.random_share)
 
     def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         if self.selection == "rounded":
             chosen, ids = self._rounded(source, vocab, rng)
         else:
             chosen = self.choose(source, rng)
-            ids = source.ids.copy()
-            draw = rng.random(len(chosen))
-            ids[chosen[draw < self.mask_share]] = vocab.require("mask")
-            swapped = chosen[(draw >= self.mask_share) & (draw < self.mask_share + self.random_share)]
-            ids[swapped] = rng.integers(vocab.size, size=len(swapped))
+            shares = (self.mask_share, self.random_share)
+            ids = corrupt(source.ids, chosen, vocab, rng, *shares)
         if not len(chosen):
             return None
         labels = {"masked_token": np.full(len(ids), IGNORE)}

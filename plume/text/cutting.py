@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plume.seeding import Permutation, key
+from plume.seeding import Permutation, key, rng
 from plume.text.marks import SENTENCE
 from plume.text.pairs import Draws, Pair
 from plume.text.tokens import Tokens
 from plume.text.window import Bytes, Ints, Window
 
 NOTHING = -100  # a window's label where there is nothing to ask
+ADVANCE = "advance"  # a window's label: how many tokens further the next window of its row begins
+_NEAR = 256  # tokens that are searched for the beginning of a sentence
 _BLOCK = 2**22  # tokens looked at together when sentences are filled into windows
 
 
@@ -149,6 +151,62 @@ def _sentences(tokens: Tokens) -> Ints:
         for at in range(0, tokens.num_tokens, _BLOCK)
     ]
     return np.union1d(np.concatenate([np.zeros(0, np.int64), *places]), tokens.documents)
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """``rows`` of ``advance`` tokens of the stream and some more, of which a pair is made (spec 10 section 4)."""
+
+    rows: Rows
+    advance: int
+    cls: int
+    sep: int
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Window:
+        here = self.rows[index]
+        draw = rng(self.seed, "pairs", self.epoch, index)
+        room = len(here) - self.advance
+        # Sentences that begin in the second half, after its first token: A ends before one of them.
+        ends = np.flatnonzero(here.marks[self.advance + 1 :] & SENTENCE) + 1
+        split = int(draw.choice(ends)) if len(ends) else (room + 1) // 2
+        random = not len(ends) or draw.random() < 0.5
+        size = room - split
+        second = here.stretch(self.advance + split, len(here))
+        if random:
+            second = self.rows.stream.read(self._sentence(draw, size), size)
+        sep, cls = _single(self.sep), _single(self.cls)
+        parts = [here.stretch(0, self.advance + split), sep, second, sep, cls]
+        types = np.repeat([0, 0, 1, 1, 2], [len(part) for part in parts])
+        return Window(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.marks for part in parts]),
+            np.concatenate([part.special for part in parts]),
+            types,
+            {"next_sentence": int(random), ADVANCE: self.advance},
+        )
+
+    def _sentence(self, draw: np.random.Generator, size: int) -> int:
+        """Where to read ``size`` tokens: at a random place, or where the sentence around it begins, if that is near."""
+        stream = self.rows.stream
+        place = int(draw.integers(stream.size - size + 1))
+        back = min(place, _NEAR)
+        begins = np.flatnonzero(stream.read(place - back, back + 1).marks & SENTENCE)
+        return place - back + int(begins[-1]) if len(begins) else place
+
+    def order(self, index: int) -> int:
+        return index
+
+    def starts(self, index: int) -> bool:
+        return self.rows.starts(index)
+
+
+def _single(token: int) -> Window:
+    return Window(np.array([token]), np.zeros(1, np.uint8), np.ones(1, bool), np.zeros(1, np.int64))
 
 
 def framed(

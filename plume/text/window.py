@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ class Window:
     """T tokens of text with the specials of their format.
 
     ids int64 [T]; marks uint8 [T], the units that begin at a token (``marks.WORD`` ...); special bool [T],
-    true where a token was added by the window and is not text; token_type_ids int64 [T], 0 or 1; labels: what
-    the cutting itself knows, such as ``{"next_sentence": 0}``.
+    true where a token was added by the window and is not text; token_type_ids int64 [T], the segment's number;
+    labels: what the cutting itself knows, such as ``{"next_sentence": 0}``.
     """
 
     ids: Ints
@@ -37,6 +37,17 @@ class Window:
     def parts(self) -> list[Ints]:
         """The ids of each column of the row that this window holds: a source and its target, or one text alone."""
         return np.split(self.ids, np.flatnonzero(self.marks & PART))
+
+    def stretch(self, first: int, end: int) -> Window:
+        """Its tokens from ``first`` to before ``end``, as far as there are any."""
+        cut = slice(first, end)
+        return replace(
+            self,
+            ids=self.ids[cut],
+            marks=self.marks[cut],
+            special=self.special[cut],
+            token_type_ids=self.token_type_ids[cut],
+        )
 
     def units(self, grain: Grain) -> Ints:
         """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.

@@ -10,8 +10,10 @@ import numpy as np
 
 from plume.errors import UserError
 from plume.seeding import key, rng
+from plume.text.cutting import ADVANCE as ADVANCE
 from plume.text.cutting import (
     NOTHING,
+    PairRows,
     Rows,
     Stream,
     Stretches,
@@ -393,6 +395,49 @@ class TextPairs:
             return Window(ids[kept], marks[kept], np.zeros(len(kept), bool), np.zeros(len(kept), np.int64))
 
         return shuffled(tokens.num_documents, seed, epoch, order_epoch, window)
+
+
+@dataclass(frozen=True)
+class CarriedPairs:
+    """XLNet's: text that goes on from window to window, and behind it a pair, [CLS] last (spec 10 section 4).
+
+        half a window of the stream, A [SEP] B [SEP] [CLS]
+
+    A is the text after that half, cut at the end of a sentence; B follows A or, half of the time, is text from
+    anywhere. The next window of a row begins with the stream's next half, where A began. ``labels`` say how far that
+    is ("advance") and whether B is random ("next_sentence").
+    """
+
+    length: int
+    carries: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        advance = length // 2
+        room = length - advance - 3
+        if room < 2:
+            raise UserError(f"carried pairs need windows.length of at least 9, not {length}")
+        stream = Stream(tokens, vocab.require("eos"))
+        spare = stream.size - room - batch_size * advance
+        if spare < 0:
+            raise _too_short(tokens, stream.size, batch_size * advance + room, rows=batch_size)
+        offset = int(rng(seed, "offset", epoch).integers(0, min(advance - 1, spare) + 1))
+        row = (stream.size - offset - room) // batch_size
+        inner = Rows(stream, batch_size, row // advance, offset, row, advance, advance + room)
+        return PairRows(inner, advance, vocab.require("cls"), vocab.require("sep"), seed, epoch)
 
 
 def _step(length: int, read: int) -> int:

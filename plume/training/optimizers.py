@@ -27,9 +27,12 @@ def build(model: nn.Module, training: Training) -> torch.optim.Optimizer:
 def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
     """An optimizer over the parameters that train, each once, ties counted once; its state exists at once."""
     trained = _trained(model)
+    # A bias may have a row a head (XLNet's).
+    named = model.named_parameters()
+    decays = {id(p) for name, p in named if p.ndim >= 2 and not name.endswith("bias")}
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) in decays], "weight_decay": training.weight_decay},
+        {"params": [p for p in trained if id(p) not in decays], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],

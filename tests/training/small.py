@@ -23,9 +23,10 @@ from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.objectives.masked import MaskedLM
+from plume.objectives.permuted import PermutedLM
 from plume.seeding import Permutation, key
 from plume.text.store import Tokens
-from plume.text.windows import Plan, Window
+from plume.text.windows import CarriedPairs, Plan, Window
 from plume.training import parallel, precision, stages
 from plume.training.folder import RunFolder
 from plume.training.loader import Epochs, Phase
@@ -119,6 +120,7 @@ def window(ids: np.ndarray[Any, Any]) -> Window:
 
 
 TRANSFORMER = TransformerConfig(num_layers=1, d_model=16, num_heads=2, d_ff=32, max_positions=32, dropout=0.1)
+RELATIVE = replace(TRANSFORMER, norm_order="post", positions="relative", virtual_tokens=1)
 TRAINING = Training(
     steps=12, batch_size=8, microbatch_size=2, lr=3e-3, warmup_steps=2, save_every=4, eval_every=6, eval_batches=2,
     precision="fp32", keep=2,
@@ -142,6 +144,7 @@ def _recipe(
 RECIPES: Mapping[str, Pretraining] = {
     "causal": _recipe(Chunks(12), CausalLM(), TRANSFORMER, "dynamic"),
     "masked": _recipe(Chunks(12), MaskedLM(), TRANSFORMER, "static"),
+    "memory": _recipe(CarriedPairs(14), PermutedLM(memory_length=10), RELATIVE, "dynamic"),
     "carried": _recipe(Rows(8), CausalLM(), RecurrentConfig(2, 16, dropout=0.1), "dynamic"),
 }
 

@@ -28,7 +28,7 @@ from plume.training.meters import history
 from tests.training import small
 from tests.training.conftest import Arm
 
-KINDS = ("causal", "masked", "carried", "classification")
+KINDS = ("causal", "masked", "carried", "memory", "classification")
 # Half of them inside a checkpoint; "load@7" dies in the thread that prepares batches.
 DEATHS = (
     "forward@10",

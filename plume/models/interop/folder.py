@@ -73,10 +73,12 @@ class Imported:
         if name in ("masked_token", "next_token"):
             bert = name == "masked_token"
             return TokenHead(backbone, transform=bert, bias=bert)
+        if name == "permuted_token":
+            return TokenHead(backbone, bias=True)
         if name == "next_sentence":
             return PooledHead(backbone, 2)
         return PooledHead(
-            backbone, len(self.labels), hidden=self.family == "bert", dropout=self.config.dropout
+            backbone, len(self.labels), hidden=self.family != "gpt2", dropout=self.config.dropout
         )
 
 
@@ -204,13 +206,20 @@ def write(
 
 
 def tokenizer_files(
-    tokenizer: Path | None, vocab: Vocabulary, max_positions: int, *, frame: bool, separators: int = 1
+    tokenizer: Path | None,
+    vocab: Vocabulary,
+    max_positions: int,
+    *,
+    frame: bool,
+    separators: int = 1,
+    cls_last: bool = False,
 ) -> dict[str, str]:
     """tokenizer.json and tokenizer_config.json for ``AutoTokenizer``.
 
     ``tokenizer`` is a folder with a tokenizer.json, whose ids are ``vocab``'s. ``frame``: texts become
     [CLS] A [SEP] B [SEP], as BERT was trained to read them. With ``separators=2`` two of them stand between A and
-    B, whose types are both 0, and [MASK] swallows the blank before it (RoBERTa).
+    B, whose types are both 0, and [MASK] swallows the blank before it (RoBERTa). With
+    ``cls_last`` it is A [SEP] B [SEP] [CLS], padded on the left (XLNet).
     """
     if tokenizer is None:
         return {}
@@ -239,13 +248,15 @@ def tokenizer_files(
         def text(name: str, segment: int) -> dict[str, Any]:
             return {"Sequence": {"id": name, "type_id": segment}}
 
-        one = [token(cls, 0), text("A", 0), token(sep, 0)]
+        one = [text("A", 0), token(sep, 0)]
+        two = [*one, text("B", 1), token(sep, 1)]
+        if separators == 2:
+            two = [*one, token(sep, 0), text("B", 0), token(sep, 0)]
+        before, after = ([], [token(cls, 2)]) if cls_last else ([token(cls, 0)], [])
         tree["post_processor"] = {
             "type": "TemplateProcessing",
-            "single": one,
-            "pair": [*one, text("B", 1), token(sep, 1)]
-            if separators == 1
-            else [*one, token(sep, 0), text("B", 0), token(sep, 0)],
+            "single": [*before, *one, *after],
+            "pair": [*before, *two, *after],
             "special_tokens": {
                 cls: {"id": cls, "ids": [vocab.cls], "tokens": [cls]},
                 sep: {"id": sep, "ids": [vocab.sep], "tokens": [sep]},
@@ -263,6 +274,7 @@ def tokenizer_files(
             *(["token_type_ids"] if frame and separators == 1 else []),
             "attention_mask",
         ],
+        **({"padding_side": "left"} if cls_last else {}),
         **{f"{role}_token": name for role, name in special.items()},
     }
     return {
