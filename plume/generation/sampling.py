@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -102,6 +103,14 @@ class Row:
     def uniform(self) -> float:
         """The next number in [0, 1) of this request's stream."""
         return float(self._uniform.random())
+
+    def branch(self) -> Row:
+        """A text of its own that begins as this one did so far; what one draws, the other would draw too."""
+        other = copy(self)
+        other.ids = list(self.ids)
+        other._seen = None if self._seen is None else self._seen.clone()
+        other._repeats = {gram: set(ends) for gram, ends in self._repeats.items()}
+        return other
 
     def append(self, token: int) -> None:
         self.ids.append(token)

@@ -102,6 +102,10 @@ class Denoising(Objective[Window]):
         ids = np.concatenate([[bos], *parts[1:]]).astype(np.int64)
         return Slots.bidirectional(ids), len(ids) - 1
 
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array]:
+        """A text, perhaps with [MASK]s, that is to be written again; the second stack has begun with its bos."""
+        return Example(self.read([ids], vocab)[0], Slots.causal([vocab.require("eos"), vocab.require("bos")]))
+
     def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array]:
         return Slots.causal(_shifted(inputs.input_ids, vocab))
 

@@ -76,6 +76,11 @@ class SequenceToSequence(Objective[Window]):
         ids = np.concatenate([self._framed(segment, vocab) for segment in segments])
         return Slots.bidirectional(ids), len(ids) - 1
 
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array]:
+        """A source, whose target is to be written."""
+        begin = [vocab.require(self.start), *([vocab.require("bos")] if self.bos else [])]
+        return Example(self.read([ids], vocab)[0], Slots.causal(begin))
+
     def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array]:
         return Slots.causal(np.concatenate([[vocab.require(self.start)], inputs.input_ids[:-1]]))
 
