@@ -130,7 +130,7 @@ def widened(recipe: Pretraining, layers: int, width: int) -> Pretraining:
     if model.num_decoder_layers:
         changes["num_decoder_layers"] = layers
     if any(f.name == "bands" for f in fields(model)):
-        changes["bands"] = ()
+        changes["bands"] = None
     return replace(recipe, model=replace(model, **changes))
 
 
