@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-from plume.models.interop import bart, bert, electra, gpt2, marian, roberta, xlnet
+from plume.models.interop import bart, bert, electra, gpt2, marian, roberta, t5, xlnet
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -25,11 +25,13 @@ _IMPORT = {
     "gpt2": gpt2.import_folder,
     "marian": marian.import_folder,
     "roberta": roberta.import_folder,
+    "t5": t5.import_folder,
     "xlnet": xlnet.import_folder,
 }
 # In this order, for one model may fit two families: the particular before the general.
 _EXPORT = (
     (xlnet.describes, xlnet.export_folder),
+    (t5.describes, t5.export_folder),
     (electra.describes, electra.export_folder),
     (bart.describes, bart.export_folder),
     (marian.describes, marian.export_folder),

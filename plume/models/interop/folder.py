@@ -239,6 +239,8 @@ def tokenizer_files(
         ) from None
     roles = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
     special = {role: names[i] for role in roles if (i := getattr(vocab, role)) is not None and i in names}
+    if not frame:
+        tree["post_processor"] = None
     if frame and {"cls", "sep"} <= special.keys():
         cls, sep = special["cls"], special["sep"]
 
