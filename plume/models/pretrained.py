@@ -22,6 +22,7 @@ from plume.seeding import key
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
+_TYPES = "backbone.embedding.types"
 Init = Literal["normal", "fan_in"]
 
 
@@ -177,13 +178,17 @@ class PretrainedModel(nn.Module):
 
         A head takes what another of its name has in the same shape. A pooled head without such takes its dense
         layer from any pooled head of ``state``: BERT's pooler is pretrained by the next-sentence head and
-        kept by every other (spec 11). What ends in a norm is a token head's dense layer, and no pooler.
+        kept by every other (spec 11). What ends in a norm is a token head's dense layer, and no pooler. A model with
+        UniLM's six segments may begin from one with BERT's two (spec 20 section 3).
 
         Raises:
             UserError: the backbone does not fit.
         """
         own = self.state()
         given = {self.ties.get(name, name): tensor for name, tensor in state.items()}
+        types = given.get(_TYPES)
+        if types is not None and _TYPES in own and (len(types), len(own[_TYPES])) == (2, 6):
+            given[_TYPES] = types[[0, 1, 0, 0, 0, 1]]
         backbone = {name for name in own if name.startswith("backbone.")}
         theirs = {name for name in given if name.startswith("backbone.")}
         wrong = [f"{n} is missing" for n in sorted(backbone - theirs)]

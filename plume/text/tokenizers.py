@@ -156,7 +156,16 @@ class Unigram:
             show_progress=False,
         )
         kept = _sample(texts, 4_000_000)
-        inner.train_from_iterator(kept, trainer, length=len(kept))
+        try:
+            inner.train_from_iterator(kept, trainer, length=len(kept))
+        except Exception as error:  # the library raises nothing more particular
+            if "not large enough" not in str(error):
+                raise
+            characters = int(np.count_nonzero(_count_characters(kept)))
+            raise UserError(
+                f"a unigram vocabulary holds every character of its text: {self.vocab_size} tokens are too few for "
+                f"{characters} different ones; set tokenizer.vocab_size to {2 * characters} or more"
+            ) from None
         model = json.loads(inner.to_str())["model"]
         special = [(piece, float(score)) for piece, score in model["vocab"][: len(_BRACKETS)]]
         pieces = _ordered(dict(model["vocab"][len(_BRACKETS) :]))

@@ -32,7 +32,7 @@ ATTENTION = ["model.num_heads=2", "model.d_ff=64", "windows.length=32"]
 FAMILIES = {
     "gpt": ["gpt:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "bert": ["bert:tiny", "tokenizer.vocab_size=400", *ATTENTION],
-    "xlnet": ["xlnet:tiny", "tokenizer.vocab_size=400", "objective.memory_length=24", *ATTENTION],
+    "xlnet": ["xlnet:tiny", "tokenizer.vocab_size=2400", "objective.memory_length=24", *ATTENTION],
     "unilm": ["unilm:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "prefix": ["unilm:prefix", "tokenizer.vocab_size=400", *ATTENTION],
     "lstm": ["lstm:tiny", "tokenizer.vocab_size=400"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from plume.errors import UserError
 from plume.models import interop
 from plume.models.interop import bert
 from plume.models.interop.folder import to_theirs
-from plume.objectives.prefix import Cloze, Mode
+from plume.models.pretrained import PretrainedModel
+from plume.objectives.prefix import Cloze, Mode, unilm
 from plume.seeding import rng
 from plume.slots import IGNORE, collate
 from plume.vocabulary import Vocabulary
@@ -81,6 +84,24 @@ def test_states_logits_loss_and_gradients(
     record_property("gradients", max(
         error(mine[name.removeprefix("bert.")], p.grad, tolerance) for name, p in theirs.named_parameters()
     ))  # fmt: skip
+
+
+def test_unilm_begins_from_bert(tmp_path: Path) -> None:
+    """Segments 2, 3 and 4 begin as BERT's first, 5 as its second; everything else as it was (spec 20 section 3)."""
+    theirs = BertForMaskedLM(BertConfig(**{**reference().config.to_dict(), "type_vocab_size": 2}))
+    theirs.save_pretrained(tmp_path)
+    read = interop.load(tmp_path)
+    config = replace(read.config, token_types=6)
+    model = PretrainedModel.build(config, VOCAB, lambda b: unilm().heads(b, VOCAB), seed=0)
+    left = model.start_from(read.state)
+    assert left and all(name.startswith("heads.next_sentence.") for name in left)
+    two = theirs.bert.embeddings.token_type_embeddings.weight
+    torch.testing.assert_close(
+        model.state()["backbone.embedding.types"], two[[0, 1, 0, 0, 0, 1]], rtol=0, atol=0
+    )
+    three = PretrainedModel.build(replace(config, token_types=3), VOCAB, lambda b: {}, seed=0)
+    with pytest.raises(UserError, match="types"):
+        three.start_from(read.state)
 
 
 def test_a_mask_of_another_mode_is_another_model(tmp_path: Path) -> None:

@@ -237,6 +237,8 @@ def test_one_direction_in_chunks_with_memory_is_one_pass(tmp_path: Path):
     ids = np.random.default_rng(2).integers(8, 61, 10)
     whole = collate([Example(Slots.causal(ids))]).inputs
     expected = ours.backbone(whole).layers
+    weigh = torch.randn_like(expected[-1])
+    wanted = torch.autograd.grad((expected[-1] * weigh).sum(), list(ours.backbone.stack.parameters()))
     for cuts in ((0, 4, 10), tuple(range(11))):
         memory, found = None, []
         for first, end in pairwise(cuts):
@@ -248,6 +250,10 @@ def test_one_direction_in_chunks_with_memory_is_one_pass(tmp_path: Path):
             found.append(hidden.layers)
         for layer, states in enumerate(expected):
             error(torch.cat([f[layer] for f in found], 1), states, 1e-9)
+        last = torch.cat([f[-1] for f in found], 1)
+        made = torch.autograd.grad((last * weigh).sum(), list(ours.backbone.stack.parameters()))
+        for a, b in zip(made, wanted, strict=True):  # through the memory, whoever keeps it does not cut it
+            error(a, b, 1e-9)
     with torch.no_grad():  # in both directions it is another model beyond the first layer: the control
         both = replace(whole, visible_at=whole.visible_at * 0, sees_until=whole.sees_until * 0, layout=None)
         assert float((ours.backbone(both).last - expected[-1]).abs().max()) > 1e-3

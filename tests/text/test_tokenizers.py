@@ -410,3 +410,9 @@ def test_a_fork_after_encoding_is_silent() -> None:
         capture_output=True, text=True, check=True, timeout=60, env={"PYTHONPATH": ROOT},
     )  # fmt: skip
     assert not done.stderr and not done.stdout
+
+
+def test_a_unigram_vocabulary_smaller_than_its_alphabet_is_one_sentence() -> None:
+    text = "".join(chr(0x4E00 + i) for i in range(200))
+    with pytest.raises(UserError, match="every character.* 200 different ones.* 400 or more"):
+        Unigram(60).train([text] * 3)
