@@ -19,6 +19,7 @@ from plume.models.transformer import TransformerConfig
 from plume.objectives.classification import Classification, Labelled
 from plume.seeding import rng
 from plume.slots import Array, Example
+from plume.studies import pairs
 from plume.text.marks import SENTENCE
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
@@ -88,11 +89,13 @@ def rehearse(recipe: Pretraining, tokenizer: Tokenizer | None) -> None:
             )
         stage = dataclasses.replace(recipe, windows=windows, objective=objective, stages=())
         try:
-            next(draws(stage, tokenizer, texts, 16), None)
+            drawn = next(draws(stage, tokenizer, texts, 16), None)
         except ValueError as error:  # an objective's word on what it cannot be asked with
             raise UserError(str(error)) from error
         except UserError:
             continue  # of a longer text it could perhaps be drawn
+        if drawn is not None:
+            pairs.require(recipe, objective, drawn[1], tokenizer.vocabulary, carries=windows.carries)
 
 
 def _room(shape: object) -> int | None:

@@ -9,7 +9,7 @@ from plume.drawing.phrases import Language, language_of, phrase
 from plume.drawing.picture import Drawn, Picture, Stack
 from plume.drawing.style import SCRIPT, STYLE
 
-MARKS = {"plain": "", "special": "", "hidden": "?", "swapped": "≠", "kept": "=", "query": "?"}
+MARKS = {"plain": "", "special": "", "hidden": "?", "swapped": "≠", "kept": "=", "query": "?", "gap": "…"}
 
 
 def page(pictures: Sequence[Picture], *, title: str, words: str = "", language: Language = "en") -> str:

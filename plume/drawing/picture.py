@@ -15,7 +15,7 @@ from plume.drawing.phrases import Language, has_phrase, phrase
 from plume.slots import IGNORE, NEVER, Array, Example, Slots
 from plume.vocabulary import Vocabulary
 
-State = Literal["plain", "special", "hidden", "swapped", "kept", "query"]
+State = Literal["plain", "special", "hidden", "swapped", "kept", "query", "gap"]
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 TOKEN_HEADS = frozenset({"masked_token", "next_token", "previous_token", "permuted_token"})
 
@@ -53,7 +53,7 @@ class Stack:
     @property
     def states(self) -> tuple[State, ...]:
         """The kinds of slots that occur, in the order of a legend."""
-        order: tuple[State, ...] = ("hidden", "swapped", "kept", "query", "special")
+        order: tuple[State, ...] = ("hidden", "swapped", "kept", "query", "gap", "special")
         here = {slot.state for slot in self.slots}
         return tuple(state for state in order if state in here)
 
@@ -195,6 +195,8 @@ def _states(slots: Slots[Array], vocab: Vocabulary) -> list[State]:
         label = IGNORE if hidden is None else hidden[slot]
         if token >= vocab.size:
             states.append("query")
+        elif int(token) in vocab.sentinels:
+            states.append("gap")
         elif label != IGNORE:
             states.append("hidden" if token == vocab.mask else "kept" if token == label else "swapped")
         else:

@@ -47,6 +47,7 @@ STYLE = """
   :is(.key, th).swapped, .slot.swapped b, tr.swapped th { color: var(--swapped) }
   :is(.key, th).kept, .slot.kept b, tr.kept th { color: var(--kept) }
   :is(.key, th).query, .slot.query b, tr.query th { color: var(--query) }
+  :is(.key, th).gap, .slot.gap b, tr.gap th { color: var(--query) }
   :is(.key, th).special, .slot.special b, tr.special th { color: var(--special) }
   .strip { display: flex; flex-wrap: wrap; gap: .55rem .3rem; margin: 1.1rem 0 .25rem; align-items: flex-start }
   .slot {
@@ -65,7 +66,7 @@ STYLE = """
       font-weight: 800; line-height: 1.1; background: Canvas; border: 1.5px solid; border-radius: 99px;
     }
   }
-  .slot:is(.hidden, .swapped, .kept, .query) b { border-color: currentColor; font-weight: 700 }
+  .slot:is(.hidden, .swapped, .kept, .query, .gap) b { border-color: currentColor; font-weight: 700 }
   .slot.special b { border-style: dashed }
   .slot small { line-height: 1.3; font-size: .68rem; opacity: .75 }
   .slot.marked b, tr.marked th { outline: 3px solid var(--swapped); outline-offset: 1px; border-radius: 6px }

@@ -20,6 +20,7 @@ MARKS: dict[State, str] = {
     "swapped": "≠",
     "kept": "=",
     "query": "?",
+    "gap": "…",
 }
 STYLES: dict[State, str] = {
     "plain": "",
@@ -28,6 +29,7 @@ STYLES: dict[State, str] = {
     "swapped": "bold red",
     "kept": "bold magenta",
     "query": "bold yellow",
+    "gap": "bold yellow",
 }
 ANSWER = "bold green"
 MARKED = "bold reverse red"

@@ -1,0 +1,171 @@
+"""Any legal objective goes with any backbone from one config, and learns; an illegal pair lists the legal ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from plume.commands.examples import draws, on_the_spot, small_texts
+from plume.models.heads import TokenHead
+from plume.models.pretrained import PretrainedModel
+from plume.slots import IGNORE, Array, Example, collate
+from plume.studies import laws, pairs
+from plume.text.tokenizers import Tokenizer
+from plume.training.settings import Pretraining
+from tests.commands.conftest import SMALL, call
+from tests.conftest import documents
+
+
+@cache
+def known() -> dict[str, Pretraining]:
+    return dict(pairs.known())
+
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def planted(recipe: Pretraining, seed: int) -> list[Any]:
+    """Texts in which each word says which one comes next; of two columns the second says the first again."""
+    rng = np.random.default_rng(seed)
+
+    def text() -> str:
+        start, length = int(rng.integers(12)), int(rng.integers(18, 30))
+        words = [WORDS[(start + i) % 12] for i in range(length)]
+        return ". ".join(" ".join(words[i : i + 6]) for i in range(0, length, 6)) + "."
+
+    if isinstance(small_texts(recipe, "en")[0], tuple):
+        return [(t := text()[:60], t) for _ in range(60)]
+    return [text() for _ in range(60)]
+
+
+@cache
+def example(name: str) -> tuple[Example[Array], Tokenizer]:
+    recipe = known()[name]
+    texts = small_texts(recipe, "en")
+    tokenizer = on_the_spot(recipe, texts)
+    return next(draws(recipe, tokenizer, texts, 16))[1], tokenizer
+
+
+def legal(objective: str, model: str) -> str | None:
+    """Why not; None where they go together."""
+    recipe, (drawn, tokenizer) = known()[objective], example(objective)
+    return pairs.misfit(
+        recipe.objective, drawn, known()[model].model, tokenizer.vocabulary, carries=recipe.windows.carries
+    )
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_recipe_is_a_legal_pair(name: str) -> None:
+    assert legal(name, name) is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "why"),
+    [
+        ("bert:tiny", "lstm:tiny", "do not see what stands after them"),
+        ("gpt:tiny", "word2vec:tiny", "do not see what stands before them"),
+        ("gpt:tiny", "t5:tiny", "two stacks"),
+        ("t5:tiny", "gpt:tiny", "one stack"),
+        ("lstm:tiny", "gpt:tiny", "carries no state"),
+        ("bert:tiny", "gpt:tiny", None),
+        ("gpt:tiny", "lstm:tiny", None),
+        ("gpt:tiny", "bert:tiny", None),
+        ("t5:tiny", "bart:tiny", None),
+    ],
+)
+def test_what_goes_together_is_found_by_trying(objective: str, model: str, why: str | None) -> None:
+    found = legal(objective, model)
+    assert found is None if why is None else found is not None and why in found
+
+
+def test_a_backbone_that_sees_too_much_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe's own control: a Transformer that forgets the ranks."""
+    from plume.models.transformer import Transformer
+
+    forward = Transformer.forward
+
+    def careless(self: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        ranks = torch.zeros_like(inputs.visible_at)
+        return forward(
+            self, dataclasses.replace(inputs, visible_at=ranks, sees_until=ranks, layout=None), *rest, **more
+        )
+
+    monkeypatch.setattr(Transformer, "forward", careless)
+    found = legal("gpt:tiny", "gpt:tiny")
+    assert found == "its slots see what this objective hides from them"
+
+
+def test_an_illegal_pair_is_an_error_that_lists_the_legal_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join(documents("en", 40)), encoding="utf-8")
+    words = [w for w in SMALL if not w.startswith(("model.num_heads", "model.d_ff"))]
+    other = "model=plume.models.recurrent:RecurrentConfig"
+    code, _, err = call(
+        capsys, "pretrain", "bert:tiny", other, *words, "--data", text, "--out", tmp_path / "run"
+    )
+    assert code == 2 and err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert "MaskedLM and model RecurrentConfig do not go together" in err
+    assert "bert:tiny" in err and "gpt:tiny" in err and "lstm:tiny" not in err.partition("it goes with")[2]
+
+
+def learns(objective: str, model: str, steps: int = 240) -> dict[str, tuple[float, float]]:
+    """(held-out loss, unigram entropy of the labels) of every head that answers with a token."""
+    recipe = dataclasses.replace(known()[objective], stages=())
+    texts, others = planted(recipe, 0), planted(recipe, 1)
+    tokenizer = on_the_spot(recipe, texts)
+    vocab = tokenizer.vocabulary
+    train, held_out = ([e for _, e in draws(recipe, tokenizer, t, 32)][:192] for t in (texts, others))
+    config = dataclasses.replace(laws.shrunk(known()[model].model), d_model=32)
+    network = PretrainedModel.build(config, vocab, lambda b: recipe.objective.heads(b, vocab), seed=0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0)
+    weights, packed, rng = recipe.objective.weights(), network.backbone.packs, np.random.default_rng(0)
+    torch.manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * min(1, step / 20) * (1 - step / steps)
+        batch = collate([train[i] for i in rng.integers(len(train), size=16)], packed=packed)
+        losses = recipe.objective.losses(network, batch).heads
+        optimizer.zero_grad()
+        sum(weights.get(n, 1.0) * x.total / x.count.clamp(min=1) for n, x in losses.items()).backward()  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        reached = recipe.objective.losses(network, collate(held_out[:64], packed=packed)).heads
+    result = {}
+    for name, head in network.heads.items():
+        found = [s.labels[name] for e in held_out[:64] for s in laws.stacks(e) if name in s.labels]
+        if isinstance(head, TokenHead) and found:
+            labels = np.concatenate(found)
+            share = np.unique(labels[labels != IGNORE], return_counts=True)[1] / (labels != IGNORE).sum()
+            loss = reached[name]
+            result[name] = float(loss.total / loss.count), float(-(share * np.log(share)).sum())
+    return result
+
+
+def check_it_learns(objective: str, model: str) -> None:
+    found = learns(objective, model)
+    assert found or objective == "word2vec:tiny", "every other objective asks for a token"
+    for head, (loss, entropy) in found.items():
+        assert loss < entropy - 0.1, f"{objective} x {model}, {head}: {loss:.3f} is not below {entropy:.3f}"
+
+
+@pytest.mark.parametrize(("objective", "model"), [("bert:tiny", "gpt:tiny"), ("gpt:tiny", "lstm:tiny")])
+def test_a_legal_pair_learns_more_than_how_often_words_occur(objective: str, model: str) -> None:
+    check_it_learns(objective, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", known())
+def test_every_legal_pair_learns_more_than_how_often_words_occur(objective: str) -> None:
+    for model in known():
+        if legal(objective, model) is None:
+            check_it_learns(objective, model)
