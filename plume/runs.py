@@ -34,9 +34,7 @@ from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
-from plume.objectives.masked import MaskedLM
-from plume.objectives.permuted import PermutedLM
-from plume.objectives.replaced import ReplacedTokens
+from plume.objectives.published import objective_of as objective_of
 from plume.slots import IGNORE, Array, Example, Slots, collate
 from plume.text.tokenizers import Tokenizer
 from plume.training import stages
@@ -564,25 +562,6 @@ def _load_published(path: Path) -> Run:
     imported = interop.load(path)
     tokenizer = Tokenizer.from_hf(path)
     return Run(path, imported.model(tokenizer.vocabulary), objective_of(imported), tokenizer)
-
-
-def objective_of(imported: interop.Imported) -> Objective[Any]:
-    """The objective whose heads a published model has."""
-    reader: Objective[Any]
-    match imported.family:
-        case "bert":
-            reader = MaskedLM(next_sentence="next_sentence" in imported.heads)
-        case "roberta":
-            reader = MaskedLM(selection="rounded", segments="separator")
-        case "electra":  # a published generator is a masked language model
-            reader = MaskedLM() if "masked_token" in imported.heads else ReplacedTokens()
-        case "xlnet":
-            reader = PermutedLM()
-        case _:
-            reader = CausalLM()
-    if "label" not in imported.heads:
-        return reader
-    return Classification(reader, imported.labels, max_length=imported.config.max_positions)
 
 
 def _pair(text: Text) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``plume evaluate``: perplexity and bits per byte of a language model; accuracy and F1 of a classifier."""
+"""``plume evaluate``: perplexity of a language model, accuracy and F1 of a classifier, BLEU of a translator."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def evaluate(
     text_column: str = "text",
     label_column: str = "label",
     pair_column: str | None = None,
+    num_beams: int = 4,
     limit: int | None = None,
     trust_code: bool = False,
 ) -> dict[str, Any]:
     """What a run (a folder or a loaded one) is worth on the ``split`` of ``data``.
 
     A classifier: accuracy, macro F1, micro F1 and Matthews, each with its 95 % interval. A model that predicts
-    tokens: nats, perplexities and bits per byte (a masked one's are pseudo-perplexities). ``limit``: so many
-    documents at most.
+    tokens: nats, perplexities and bits per byte (a masked one's are pseudo-perplexities). One that was trained on
+    pairs of texts: BLEU and chrF of what beam search (``num_beams``, the Transformer's own length penalty of 0.6)
+    writes for the sources, against their targets. ``limit``: so many documents at most.
 
     Raises:
         UserError: the data cannot be read, or nothing of it lies in that split.
@@ -49,6 +51,8 @@ def evaluate(
     result: dict[str, Any] = {"run": str(loaded.path), "split": split}
     if loaded.labels:
         return result | _classification(loaded, files, split, text_column, label_column, pair_column, limit)
+    if columns := _columns(loaded, text_column, pair_column):
+        return result | _overlap(loaded, files, split, columns, num_beams, limit)
     texts = list(islice(_texts(files, split, text_column), limit))
     if not texts:
         raise UserError(_nothing(files, split, "documents"))
@@ -62,6 +66,51 @@ def _texts(files: Sequence[Path], split: Part, column: str) -> Iterator[str]:
     for document in read(files, text_column=column):
         if split == "all" or split_of(document.text) == split:
             yield document.text
+
+
+def _columns(run: Run, text: str, pair: str | None) -> tuple[str, str] | None:
+    """The columns of source and target, where the run was trained on such; what is named on the way comes first."""
+    from plume.training.settings import Pretraining
+
+    own = run.recipe.windows.columns if isinstance(run.recipe, Pretraining) else ()
+    if len(own) != 2:
+        return None
+    return (own[0] if text == "text" else text, pair or own[1])
+
+
+def _overlap(
+    run: Run, files: Sequence[Path], split: Part, columns: tuple[str, str], num_beams: int, limit: int | None
+) -> dict[str, Any]:
+    from plume.evaluation.overlap import overlap
+    from plume.generation.beam import Beam
+    from plume.generation.completion import best
+    from plume.generation.sampling import Decoding
+    from plume.text.readers import read
+    from plume.text.splits import split_of
+
+    rows = (
+        (document.text, document.more[0])
+        for document in read(files, text_column=columns[0], more=columns[1:])
+        if split in ("all", split_of(document.text))
+    )
+    pairs = list(islice(rows, limit))
+    if not pairs:
+        raise UserError(_nothing(files, split, "pairs"))
+    sources, targets = zip(*pairs, strict=True)
+    model, longest = run.language_model, max(len(run.tokenizer.encode(source)) for source in sources)
+    beam = Beam(num_beams=num_beams, length_penalty=0.6, length_norm="gnmt")
+    written = best(model, run.tokenizer, run.objective, sources, Decoding(max_new_tokens=longest + 50), beam)
+    texts = [completion.text for completion in written]
+    scores = overlap(texts, targets)
+    samples = [
+        {"source": s, "target": t, "written": w} for s, t, w in zip(sources, targets, texts, strict=True)
+    ]
+    return {
+        "pairs": len(pairs),
+        **{name: score.to_json() for name, score in scores.items()},
+        "num_beams": num_beams,
+        "samples": samples[:5],
+    }
 
 
 def _classification(
@@ -104,11 +153,12 @@ def command(
     text_column: TextColumn = "text",
     label_column: str = "label",
     pair_column: str | None = None,
+    num_beams: int = 4,
     limit: int | None = None,
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
-    """Perplexity and bits per byte of a language model; accuracy and F1, with intervals, of a classifier.
+    """Perplexity of a language model; accuracy and F1 of a classifier; BLEU and chrF of a translator.
 
     Parameters
     ----------
@@ -122,12 +172,14 @@ def command(
         Column or key of the label.
     pair_column
         Column or key of a second text.
+    num_beams
+        How wide a model of pairs (a translator) searches.
     limit
         So many documents at most (a masked model reads a text once a token).
     """
     result = evaluate(
         run, data=data, split=split, text_column=text_column, label_column=label_column, pair_column=pair_column,
-        limit=limit, trust_code=trust_code,
+        num_beams=num_beams, limit=limit, trust_code=trust_code,
     )  # fmt: skip
     tell(result, table(_lines(result)), as_json=json)
 
@@ -140,6 +192,14 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
         for key, name in names.items():
             value, (low, high) = result[key]["value"], result[key]["ci95"]
             lines[name] = f"{value:.3f}  (95 %: {low:.3f} to {high:.3f})"
+        return lines
+    if "bleu" in result:
+        lines["pairs"] = f"{result['pairs']:,} ({result['split']})"
+        for key, name in (("bleu", "BLEU"), ("chrf", "chrF")):
+            value, (low, high) = result[key]["value"], result[key]["ci95"]
+            lines[name] = f"{value:.1f}  (95 %: {low:.1f} to {high:.1f})  {result[key]['signature']}"
+        for sample in result["samples"]:
+            lines |= {f"source {len(lines)}": sample["source"], f"written {len(lines)}": sample["written"]}
         return lines
     lines["text"] = (
         f"{result['documents']:,} documents, {result['tokens']:,} tokens, {result['bytes']:,} bytes ({result['split']})"

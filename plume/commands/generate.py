@@ -35,6 +35,8 @@ def command(
     top_p: float = 0.95,
     stop: Annotated[list[str] | None, Parameter(name="--stop")] = None,
     samples: int = 1,
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
     seed: int = 0,
     trust_code: TrustCode = False,
     json: Json = False,
@@ -59,6 +61,10 @@ def command(
         End before this string. May be given again.
     samples
         So many continuations of each prompt.
+    num_beams
+        More than 1: search for the likeliest text with so many beams, instead of drawing one.
+    length_penalty
+        With beams: 0 prefers short texts, more than 1 long ones.
     seed
         The same seed gives the same text.
     """
@@ -72,6 +78,9 @@ def command(
         return
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                         stop=tuple(stop or ()), seed=seed, overflow="slide")  # fmt: skip
+    if num_beams > 1:
+        _search(loaded, prompts, decoding, num_beams, length_penalty, as_json=json)
+        return
     if not json and len(prompts) * samples == 1:
         write(loaded, prompts[0], decoding)
         return
@@ -101,6 +110,18 @@ def write(run: Run, prompt: str, decoding: Decoding) -> str:
         sys.stdout.write("\n")
         sys.stdout.flush()
     return "".join(parts)
+
+
+def _search(
+    run: Run, prompts: Sequence[str], decoding: Decoding, num_beams: int, penalty: float, *, as_json: bool
+) -> None:
+    from plume.generation.beam import Beam
+    from plume.generation.completion import best
+
+    beam = Beam(num_beams=num_beams, length_penalty=penalty)
+    found = best(run.language_model, run.tokenizer, run.objective, prompts, decoding, beam)
+    texts = [{"prompt": p, "text": c.text, "finish": c.finish} for p, c in zip(prompts, found, strict=True)]
+    tell({"run": str(run.path), "texts": texts}, "\n\n".join(c.text for c in found), as_json=as_json)
 
 
 def _fill(run: Run, prompts: Sequence[str], *, as_json: bool) -> None:

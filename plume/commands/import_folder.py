@@ -82,7 +82,7 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     from plume.objectives.classification import Classification
     from plume.runs import objective_of
     from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece, Words
-    from plume.text.windows import FullSentences, PackedStream, SegmentPairs
+    from plume.text.windows import FullSentences, PackedStream, SegmentPairs, TextPairs, Windows
     from plume.training.settings import Adaptation, Pretraining, Training
 
     objective, length = objective_of(imported), imported.config.max_positions
@@ -91,7 +91,9 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
         return Adaptation(objective=objective, model=imported.config, training=training)
     kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters,
              "words": Words}  # fmt: skip
-    windows = PackedStream(length) if imported.family == "gpt2" else FullSentences(length)
+    windows: Windows = FullSentences(length)
+    if imported.family in ("gpt2", "marian"):
+        windows = PackedStream(length) if imported.family == "gpt2" else TextPairs(length)
     pairs = "next_sentence" in imported.heads
     return Pretraining(
         tokenizer=kinds[tokenizer.kind](tokenizer.vocabulary.size),

@@ -80,7 +80,7 @@ class TfIdf:
             raise ValueError(f"{len(texts)} texts and {len(labels)} labels: there must be one of each")
         if len(set(labels)) < 2:
             raise UserError(f"a classifier needs texts of two labels at least, found {sorted(set(labels))}")
-        chinese = language == "zh" or (language == "auto" and _is_chinese(texts))
+        chinese = language == "zh" or (language == "auto" and is_chinese(texts))
         vectorizer = feature.TfidfVectorizer(
             analyzer=chinese_terms if chinese else english_terms,
             min_df=2 if len(texts) >= 1000 else 1,
@@ -144,7 +144,8 @@ def _with_pairs(words: list[str]) -> list[str]:
     return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
 
 
-def _is_chinese(texts: Sequence[str]) -> bool:
+def is_chinese(texts: Sequence[str]) -> bool:
+    """Whether a fifth of the first characters are Chinese."""
     shown = "".join(texts[:1000])[:100_000]
     return sum("\u4e00" <= c <= "\u9fff" for c in shown) > 0.2 * len(shown)
 

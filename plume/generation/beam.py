@@ -54,19 +54,27 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A continuation: ids with the end token if it came, their summed log-probability in nats, and its worth."""
+    """A continuation: ids with the end token if it came, their log-probabilities in nats, and what it is worth."""
 
     ids: tuple[int, ...]
-    log_prob: float
+    log_probs: tuple[float, ...]
     score: float
+
+    @property
+    def log_prob(self) -> float:
+        """That of all ids together."""
+        return sum(self.log_probs)
 
 
 @dataclass
 class _Search:
-    """One source: what lives, best first, and what is finished. ``rows`` hold the ids of the living."""
+    """One source: what lives, best first, and what is finished. ``rows`` hold the ids of the living, ``scores`` their
+    summed log-probabilities and ``paths`` how those came about.
+    """
 
     rows: list[Row]
     scores: list[float]
+    paths: list[tuple[float, ...]]
     done: list[Hypothesis]
     open: bool = True
 
@@ -76,21 +84,24 @@ class _Search:
         rows: list[Row] = []
         scores: list[float] = []
         parents: list[int] = []
+        paths: list[tuple[float, ...]] = []
         for rank, (parent, token, score) in enumerate(candidates):
             if score == NONE:
                 break
+            path = (*self.paths[parent], score - self.scores[parent])
             ids = (*self.rows[parent].ids[self.rows[parent].num_prompt :], token)
             if token in (how.eos or ()) or length >= how.max_new_tokens:
                 if rank < beam.num_beams:
-                    self.done.append(Hypothesis(ids, score, score / beam.norm(length)))
+                    self.done.append(Hypothesis(ids, path, score / beam.norm(length)))
             elif len(rows) < beam.num_beams:
                 row = self.rows[parent].branch()
                 row.append(token)
                 rows.append(row)
                 scores.append(score)
                 parents.append(parent)
+                paths.append(path)
         self.done = sorted(self.done, key=lambda h: -h.score)[: beam.num_beams]
-        self.rows, self.scores = rows, scores
+        self.rows, self.scores, self.paths = rows, scores, paths
         self.open = bool(rows) and self._hopes(length, how, beam)
         return parents
 
@@ -155,9 +166,9 @@ def _search(
     model: LanguageModel, prompts: Sequence[Example[Array]], how: Decoding, beam: Beam
 ) -> list[list[Hypothesis]]:
     lasts = [p.inputs if p.decoder_inputs is None else p.decoder_inputs for p in prompts]
-    searches = [_Search([Row(slots.input_ids.tolist(), how)], [0.0], []) for slots in lasts]
+    searches = [_Search([Row(slots.input_ids.tolist(), how)], [0.0], [()], []) for slots in lasts]
     if not how.max_new_tokens:
-        return [[Hypothesis((), 0.0, 0.0)] for _ in prompts]
+        return [[Hypothesis((), (), 0.0)] for _ in prompts]
     batch = collate(prompts, packed=False).to(model.device)
     inputs, decoder = batch.inputs, batch.decoder_inputs
     memory: Memory | None = None
@@ -205,10 +216,10 @@ def _best(sums: Tensor, how: Decoding, beam: Beam) -> list[tuple[int, int, float
 def _unfinished(this: _Search, beam: Beam) -> list[Hypothesis]:
     """Nothing could be finished (every id is banned): what lives is all there is."""
     found = []
-    for row, score in zip(this.rows, this.scores, strict=True):
+    for row, score, path in zip(this.rows, this.scores, this.paths, strict=True):
         ids = tuple(row.ids[row.num_prompt :])
-        found.append(Hypothesis(ids, score, score / beam.norm(max(1, len(ids)))))
-    return found or [Hypothesis((), 0.0, 0.0)]
+        found.append(Hypothesis(ids, path, score / beam.norm(max(1, len(ids)))))
+    return found or [Hypothesis((), (), 0.0)]
 
 
 def _rows(slots: Slots[Tensor], index: Tensor) -> Slots[Tensor]:

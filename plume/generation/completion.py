@@ -8,11 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from plume.generation.beam import Beam, search
 from plume.generation.decoding import Finish, Session, Token, check
 from plume.generation.language_models import LanguageModel
 from plume.generation.sampling import Decoding, Row
 from plume.generation.streaming import Detokenizes, TextStream
+from plume.slots import Array, Example, Slots
 from plume.vocabulary import Vocabulary
+
+
+class Prompts(Protocol):
+    """What is needed of an objective here: how its family is given a text to go on with or to answer."""
+
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array] | None: ...
+
+    def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]: ...
 
 
 class Tokenizes(Detokenizes, Protocol):
@@ -91,6 +101,48 @@ def complete(
     for delta in stream(model, tokenizer, prompts, decoding, samples=samples, batch_size=batch_size):
         deltas[delta.row].append(delta)
     return [_collected(row) for row in deltas]
+
+
+def best(
+    model: LanguageModel,
+    tokenizer: Tokenizes,
+    asks: Prompts,
+    prompts: Sequence[str],
+    decoding: Decoding | None = None,
+    beam: Beam | None = None,
+    *,
+    batch_size: int = 16,
+) -> list[Completion]:
+    """What beam search finds best after each prompt. ``asks`` is the objective, which knows how to give it one.
+
+    ``max_new_tokens`` is cut to what fits the model; a prompt is not.
+
+    Raises:
+        UserError: see ``beam.search``.
+    """
+    vocab = tokenizer.vocabulary
+    decoding = for_text(decoding or Decoding(), vocab)
+    given = []
+    for prompt in _prompts(tokenizer, prompts):
+        text = np.array(prompt, np.int64)
+        given.append(asks.prompt(text, vocab) or Example(asks.ask_next(text, vocab)[0]))
+    if given and (room := model.context_length) is not None:
+        longest = max(len(g.inputs if g.decoder_inputs is None else g.decoder_inputs) for g in given)
+        most = max(1, room - longest + 1)
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, most))
+    found = []
+    for hypotheses in search(model, given, decoding, beam, batch_size=batch_size):
+        ids, ended = hypotheses[0].ids, hypotheses[0].ids[-1:]
+        finish: Finish = "eos" if ended and ended[0] in (decoding.eos or ()) else "length"
+        log_probs = hypotheses[0].log_probs
+        found.append(Completion(_text(tokenizer, ids), ids, log_probs, log_probs, finish))
+    return found
+
+
+def _text(tokenizer: Tokenizes, ids: Sequence[int]) -> str:
+    text = TextStream(tokenizer, [], ())
+    ends = {tokenizer.vocabulary.eos}
+    return "".join(text.push(i) for i in ids if i not in ends) + text.finish()
 
 
 def for_text(decoding: Decoding, vocab: Vocabulary) -> Decoding:
