@@ -172,7 +172,7 @@ def masks(words: dict[str, Any]) -> str:
         ("packed", packed, list("abcdxy")),
         (
             "permuted",
-            Slots.permuted([0] * 4, order=[2, 0, 3, 1], targets=[3, 1], query_id=1),
+            Slots.permuted([0] * 4, ranks=[1, 3, 0, 2], targets=[3, 1], query_id=1),
             [*"1234", "?4", "?2"],
         ),
     ]

@@ -201,7 +201,7 @@ class TestNames:
             ("bert:tny", "did you mean bert:tiny"),
             ("bert:huge", "bert comes as tiny"),
             ("bert", "bert comes as bert:tiny"),
-            ("zebra:stripes", "the families are bert"),
+            ("zebra:stripes", "the families are bart, bert"),
             ("", "the families are"),
             ("没有:小", "the families are"),
             ("gone.py:tiny", "cannot read gone.py"),

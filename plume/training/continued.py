@@ -59,6 +59,8 @@ def grown(
 
 def general_texts(data: Sequence[Path], column: str) -> list[str]:
     """Held-out documents of general text: its dev split, or all of it where it is too small to have one."""
+    if not data:
+        return []
 
     def texts(splits: Iterable[str]) -> list[str]:
         found = (d.text for d in read(list(data), text_column=column) if split_of(d.text) in splits)

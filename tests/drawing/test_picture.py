@@ -80,7 +80,7 @@ def test_patterns_are_read_off_the_ranks() -> None:
     assert said(Slots.prefix(ids, 2)) == phrase("en", "visible.prefix", n=2)
     uneven = replace(right, sees_until=np.array([1, 0, 2, 3]))
     assert said(uneven) == phrase("en", "visible.ranked", mean=2.5, all=4)  # 2 + 1 + 3 + 4 of 16
-    query = Slots.permuted(ids, [2, 0, 3, 1], [3, 1], VOCAB.size)
+    query = Slots.permuted(ids, [1, 3, 0, 2], [3, 1], VOCAB.size)
     drawn = picture(Example(query), pieces, VOCAB)
     assert [slot.state for slot in drawn.stacks[0].slots][4:] == ["query", "query"]
     assert not drawn.stacks[0].sees[:, 4:].any(), "nobody sees a query slot"

@@ -302,7 +302,7 @@ class Rotating(Positions):
             a, b = x.chunk(2, -1)
             return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
 
-        def relate(q, k):
+        def relate(q, k, layer):
             distance = queries.position_ids[:, None, :, None] - keys.position_ids[:, None, None, :]
             return turn(q, queries), turn(k, keys), -0.1 * distance.abs().double()
 
