@@ -129,6 +129,14 @@ def test_the_lesson_keeps_its_word_of_one_short_file() -> None:
     assert [node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef)] == ["Missing"]
 
 
+def test_ul2_is_one_file_of_at_most_80_lines() -> None:
+    """``test_every_command_of_a_page_runs`` puts it to the laws and trains it."""
+    code = files(DOCS / "ul2.md")["ul2.py"]
+    assert code.count("\n") <= 80 and max(map(len, code.splitlines())) <= 110
+    used = [words for _, block in blocks(DOCS / "ul2.md") for words in commands(block)]
+    assert {"check", "pretrain"} <= {words[0] for words in used}
+
+
 def test_links_between_the_files_at_the_root_lead_somewhere() -> None:
     for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md"):
         text = FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
