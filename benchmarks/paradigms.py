@@ -2,10 +2,11 @@
 
     python -m pytest tests/parity --junitxml=parity.xml
     python benchmarks/objectives.py > speed.md
-    python benchmarks/paradigms.py --parity parity.xml --speed speed.md      # writes docs/paradigms.md, docs/show/*.html
+    python benchmarks/paradigms.py --parity parity.xml --speed speed.md
 
-Nothing in the table is typed in: lines are counted in the files, parity errors are what the tests recorded (the largest
-of each kind), speeds are rows of the other program. What was not measured is a dash.
+It writes docs/paradigms.md and docs/show/*.html. Nothing in the table is typed in: lines are counted in the files,
+parity errors are what the tests recorded (the largest of each kind), speeds are rows of the other program. What was
+not measured is a dash.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from plume import config
 from plume.commands.show import show
@@ -30,6 +30,7 @@ from plume.objectives.base import Objective
 from plume.training import stages
 from plume.training.settings import Pretraining
 
+ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("hidden", "logits", "loss", "gradients")
 # Families whose recipes, tables or parity tests have another name than themselves.
 TABLES = {"gpt": "gpt2", "transformer": "marian"}
@@ -130,11 +131,14 @@ def row(
 
 HEADER = """# Every paradigm
 
-One objective and one recipe each, over the same trainer. The table is written by `python benchmarks/paradigms.py`; no figure in it is typed in.
+One objective and one recipe each, over the same trainer. The table is written by `python benchmarks/paradigms.py`;
+no figure in it is typed in.
 
 - **lines**: code without blank lines, comments and docstrings; objectives share a file where they share the noise.
-- **parity**: the largest difference from the reference (mostly `transformers`) that the tests of `tests/parity` measured, on tiny random models.
-- **speed**: training tokens/s of the small recipe, and what that is of a causal model's over the same backbone in the same run, on the machine that made the table.
+- **parity**: the largest difference from the reference (mostly `transformers`) that the tests of `tests/parity`
+  measured, on tiny random models.
+- **speed**: training tokens/s of the small recipe, and what that is of a causal model's over the same backbone in the
+  same run, on the machine that made the table.
 - **picture**: what `plume show` draws of it.
 
 | recipe | also | lines | parity, fp64 | parity, fp32 | tokens/s | over causal | picture |
