@@ -76,8 +76,8 @@ class Cloze(Objective[Window]):
 
     ``target_only`` is fine-tuning: tokens of the second segment are chosen, ``noise_density`` of its length without
     the [SEP], at most ``max_predictions`` (spec 20 section 5). Windows of ``TextPairs``, a source and its target, are
-    framed as [CLS] source [SEP] target [SEP]. ``label_smoothing`` is the share of the right answer that goes to all
-    ids, in training.
+    framed as [CLS] source [SEP] target [SEP], each of at most half the slots. ``label_smoothing`` is the share of the
+    right answer that goes to all ids, in training.
     """
 
     mode: Mode
@@ -100,6 +100,10 @@ class Cloze(Objective[Window]):
         check_shares(self.mask_share, self.random_share)
         if self.target_only and self.mode != "seq2seq":
             raise ValueError(f"target_only asks for the target of mode seq2seq, and mode is {self.mode}")
+
+    def window_length(self, length: int) -> int:
+        # In fine-tuning a window holds two texts, each of at most so many tokens, and three marks join them.
+        return max(1, (length - 3) // 2) if self.target_only else length
 
     def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         if len(texts := source.parts()) == 2:

@@ -42,7 +42,7 @@ def seq2seq() -> Pretraining:
     """``tiny`` tuned to write a target for a source (``--from`` a run of it), as the paper tunes for summaries."""
     return Pretraining(
         tokenizer=WordPiece(vocab_size=8_192),
-        windows=TextPairs(length=64, overlong="cut"),
+        windows=TextPairs(length=128, overlong="cut"),
         objective=Cloze(
             "seq2seq",
             noise_density=0.7,
