@@ -457,6 +457,7 @@ def _report(
             report.paragraph(words["labels explain"]),
             report.figure(drawn, words["labels caption"]),
             _table(table, words),
+            report.paragraph(_worth(table, words)),
         ]
     parts += [
         report.heading(words["masks"]),
@@ -488,6 +489,20 @@ def _table(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any])
     ]
     rows = [[words["labels"][name], *map(_cell, cells)] for name, cells in table.items()]
     return report.table(header, rows, own=[i for i, name in enumerate(table) if name == "ours"])
+
+
+def _worth(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any]) -> str:
+    """What pretraining added at each number of labels, in points, as a sentence."""
+
+    def points(name: str) -> str:
+        gains = (a.accuracy - b.accuracy for a, b in zip(table[name], table["scratch"], strict=True))
+        return ", ".join(f"{100 * gain:+.1f}" for gain in gains)
+
+    sizes = ", ".join(f"{cell.examples:,}" for cell in table["ours"])
+    text: str = words["worth"].format(sizes=sizes, ours=points("ours"))
+    return (
+        text + words["worth published"].format(theirs=points("published")) if "published" in table else text
+    )
 
 
 def _cell(cell: labels.Cell) -> report.Html:

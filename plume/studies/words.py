@@ -44,6 +44,9 @@ WORDS: dict[str, dict[str, Any]] = {
         "the same labelled sentences. The published network is a BERT of 6 layers of 384 that read some thousand "
         "times as much; it is used as it is, under a logistic regression on its sentence vectors.",
         "labels caption": "Bars: 95 % intervals, from the spread over seeds and the size of the held-out set.",
+        "worth": "With {sizes} labels, reading for a minute or two before was worth {ours} points of accuracy over "
+        "the same network without it. Differences within the bars are chance.",
+        "worth published": " The published network, which read for days on many machines, is {theirs} points ahead.",
         "method": "method",
         "column": "{n} labels ({seeds} seeds)",
         "masks": "What BERT guesses",
@@ -114,6 +117,9 @@ WORDS: dict[str, dict[str, Any]] = {
         "labels explain": "一条购物评论是褒是贬？计数的词和神经网络从同样的带标签评论中学习。"
         "预训练用的是报纸新闻，与评论的文体相差很远。",
         "labels caption": "误差线：95 % 置信区间，来自随机种子之间的差异和保留集的大小。",
+        "worth": "标签数为 {sizes} 时，预先读一两分钟文本，比未预训练的同一网络的准确率分别高 "
+        "{ours} 个百分点。误差线之内的差别属于偶然。",
+        "worth published": "已发布的网络在许多机器上读了数日，分别领先 {theirs} 个百分点。",
         "method": "方法",
         "column": "{n} 个标签（{seeds} 个种子）",
         "masks": "BERT 猜什么",
