@@ -21,7 +21,8 @@ Part = Literal["test", "dev", "train", "all"]
 def evaluate(
     run: str | Path | Run,
     *,
-    data: Paths,
+    data: Paths | None = None,
+    rank: str | Path | None = None,
     split: Part = "test",
     text_column: str = "text",
     label_column: str = "label",
@@ -35,7 +36,11 @@ def evaluate(
     A classifier: accuracy, macro F1, micro F1 and Matthews, each with its 95 % interval. A model that predicts
     tokens: nats, perplexities and bits per byte (a masked one's are pseudo-perplexities). One that was trained on
     pairs of texts: BLEU and chrF of what beam search (``num_beams``, the Transformer's own length penalty of 0.6)
-    writes for the sources, against their targets. ``limit``: so many documents at most.
+    writes for the sources, against their targets. Beside a model of the next token, as "counting", n-gram models
+    of the run's own training text. ``limit``: so many documents at most.
+
+    ``rank``, in place of ``data``: a file of alternative texts (``plume.evaluation.ranking``), of which the model
+    says which is likeliest.
 
     Raises:
         UserError: the data cannot be read, or nothing of it lies in that split.
@@ -46,7 +51,12 @@ def evaluate(
         raise UserError(f"there is no split {split!r}: choose test, dev, train or all")
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1, got {limit}")
+    if (data is None) == (rank is None):
+        raise UserError("say --data with text to evaluate on, or --rank with a file of alternatives")
     loaded = run if isinstance(run, Run) else load(run, trust_code=trust_code)
+    if rank is not None:
+        return _ranked(loaded, Path(rank))
+    assert data is not None
     files = paths_of(data)
     result: dict[str, Any] = {"run": str(loaded.path), "split": split}
     if loaded.labels:
@@ -56,7 +66,43 @@ def evaluate(
     texts = list(islice(_texts(files, split, text_column), limit))
     if not texts:
         raise UserError(_nothing(files, split, "documents"))
-    return result | loaded.scorer.perplexity(texts).to_json()
+    result |= loaded.scorer.perplexity(texts).to_json()
+    if (counting := _counting(loaded, texts)) is not None:
+        result["counting"] = counting
+    return result
+
+
+def _ranked(run: Run, file: Path) -> dict[str, Any]:
+    from plume.evaluation import ranking
+
+    found = ranking.rank(run.scorer, ranking.read(file))
+    groups = [{"texts": list(g.texts), "log_probs": list(g.log_probs), "correct": g.correct} for g in found]
+    marked = [g.correct for g in found if g.correct is not None]
+    result: dict[str, Any] = {"run": str(run.path), "groups": groups}
+    return result | ({"accuracy": sum(marked) / len(marked), "marked": len(marked)} if marked else {})
+
+
+def _counting(run: Run, texts: Sequence[str]) -> dict[str, Any] | None:
+    """What n-gram models of the run's training text make of the same texts: "comparable" is False for a model that
+    sees both sides of a token. None: the run keeps no text."""
+    from plume.evaluation import answerers
+    from plume.evaluation.scorer import Scorer
+    from plume.text.tokens import TokenStore
+    from plume.training import curves
+    from plume.training.folder import RunFolder
+
+    folder = RunFolder(run.path).tokens
+    if not (folder / "index.json").is_file():
+        return None
+    if run.scorer.pseudo:
+        return {"comparable": False}
+    train = TokenStore.open(folder).split("train")
+    models, counted = curves.counting_models(train, run.tokenizer.vocabulary)
+    scores = {
+        name: Scorer(answerers.counts(model), run.tokenizer).perplexity(texts).to_json()
+        for name, model in models.items()
+    }
+    return {"comparable": True, "counted": counted, "models": scores}
 
 
 def _texts(files: Sequence[Path], split: Part, column: str) -> Iterator[str]:
@@ -148,7 +194,8 @@ def command(
     run: Annotated[Path, Parameter(name="RUN")],
     /,
     *,
-    data: list[Path],
+    data: list[Path] | None = None,
+    rank: Path | None = None,
     split: Part = "test",
     text_column: TextColumn = "text",
     label_column: str = "label",
@@ -166,6 +213,9 @@ def command(
         A run, or a Hugging Face folder.
     data
         Files or folders. May be given again.
+    rank
+        In place of --data: a file of alternatives, one a line, with a blank line between groups. The model says
+        which is likeliest; "* " before a line marks the right one.
     split
         The part of the data: by default the 5 % that no verb trains on. all: for data of another origin.
     label_column
@@ -178,10 +228,22 @@ def command(
         So many documents at most (a masked model reads a text once a token).
     """
     result = evaluate(
-        run, data=data, split=split, text_column=text_column, label_column=label_column, pair_column=pair_column,
-        num_beams=num_beams, limit=limit, trust_code=trust_code,
+        run, data=data, rank=rank, split=split, text_column=text_column, label_column=label_column,
+        pair_column=pair_column, num_beams=num_beams, limit=limit, trust_code=trust_code,
     )  # fmt: skip
-    tell(result, table(_lines(result)), as_json=json)
+    text = _rank_lines(result) if "groups" in result else table(_lines(result))
+    tell(result, text, as_json=json)
+
+
+def _rank_lines(result: dict[str, Any]) -> str:
+    blocks = []
+    for group in result["groups"]:
+        verdict = {None: "", True: "  (right)", False: "  (wrong)"}[group["correct"]]
+        rows = [f"{p:10.3f}  {t}" for p, t in zip(group["log_probs"], group["texts"], strict=True)]
+        blocks.append("\n".join([rows[0] + verdict, *rows[1:]]))
+    if "accuracy" in result:
+        blocks.append(f"{result['accuracy']:.1%} of {result['marked']} marked groups are right")
+    return "\n\n".join(blocks)
 
 
 def _lines(result: dict[str, Any]) -> dict[str, str]:
@@ -212,4 +274,24 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
         spaced = result["bytes"] < 40 * result["words"]  # Chinese has no words between blanks to divide by
         if key in result and (spaced or key != "word_perplexity"):
             lines[name] = f"{result[key]:.4g}"
+    lines |= _counting_lines(result.get("counting"))
+    return lines
+
+
+def _counting_lines(counting: dict[str, Any] | None) -> dict[str, str]:
+    if counting is None:
+        return {}
+    if not counting["comparable"]:
+        return {"counting models": "not comparable: this model sees both sides of what it is asked"}
+    names = {
+        "unigram": "  unigram",
+        "bigram": "  bigram",
+        "trigram": "  trigram",
+        "kneser_ney5": "  Kneser-Ney 5",
+    }
+    lines = {
+        "counting models": f"of {counting['counted']:,} training tokens, bits per byte and perplexity a token"
+    }
+    for name, row in counting["models"].items():
+        lines[names[name]] = f"{row['bits_per_byte']:.4g}   {row['token_perplexity']:.4g}"
     return lines

@@ -270,7 +270,7 @@ class Runs:
                     for name in ("key", "count")
                 )
                 yield key, count
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise UserError(
                 f"{place} is damaged ({error}): delete it and run the same command again, which counts that piece anew"
             ) from None

@@ -346,9 +346,10 @@ class NGrams:
             sums = np.bincount(contexts, share, len(start) - 1) + weight * (
                 whole if self.straight or k == 2 else 1.0
             )
-            found += [
-                (tuple(grams[c].tolist()), float(sums[c])) for c in np.flatnonzero(np.abs(sums - 1) > 1e-12)
-            ]
+            lost = np.abs(sums - 1) > 1e-12
+            if self.eos is None:  # a plain stream's beginning is no context
+                lost &= grams[:, 0] < self.vocab_size
+            found += [(tuple(grams[c].tolist()), float(sums[c])) for c in np.flatnonzero(lost)]
             grams = np.column_stack([grams[contexts], order.token])
         return found
 

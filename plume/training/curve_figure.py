@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plume.drawing import plotting
 from plume.drawing.plotting import ACCENT, INK, MUTED, PAPER, SECOND, SOFT, short
-from plume.training.curves import Crossing, Curve, Entropies, Point, crossings
+from plume.training.curves import Crossing, Curve, Entropies, Point, crossings, lines_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ WORDS = {
         "tokens": "training tokens read", "step": "step", "resumed": "resumed", "guess": "guessing",
         "between_sentences": " ",
         "lower": "Lower is better. Dashed: models that only count, on the same held-out text.",
-        "left": "Dashed: models that only count, reading from the left alone; this one sees both sides.",
+        "left": "Dashed: guessing by frequency. Models that count are not comparable: this one is asked otherwise.",
+        "labels": "label frequencies", "at_labels": "It uses what stands around what it is asked.",
         "sample": "Counted on {counted} of {train} training tokens.",
         "models": "model", "where": "reached at step (tokens)", "never": "not yet",
         "ours": "this run, held-out text (best)",
@@ -51,7 +52,8 @@ WORDS = {
         "trigram": "三元模型", "kneser_ney5": "五元 Kneser-Ney", "tokens": "已读训练词元数", "step": "步",
         "resumed": "续训", "guess": "随机猜测", "between_sentences": "",
         "lower": "越低越好。虚线：只做计数的模型在同一份留出文本上的结果。",
-        "left": "虚线：只做计数、只从左往右读的模型；本模型能看到两侧。",
+        "left": "虚线：只按频率猜测。n 元计数模型不可比：本模型回答的是另一种问题。",
+        "labels": "标签频率", "at_labels": "模型利用了被问之处周围的内容。",
         "sample": "计数用了 {train} 个训练词元中的 {counted} 个。",
         "models": "模型", "where": "达到于第几步（词元数）", "never": "尚未达到", "ours": "本次训练，留出文本（最好）",
         "page": "损失曲线", "how": "这个损失正常吗？",
@@ -89,8 +91,11 @@ class Label(NamedTuple):
     own: bool = False
 
 
-def loss_figure(curves: Sequence[Curve], lines: Entropies | None, title: str, language: str) -> Figure:
-    """The first head's losses beside the counting models' lines, and a small panel for each further head."""
+def loss_figure(
+    curves: Sequence[Curve], lines: Entropies | None, title: str, language: str, own: Mapping[str, float]
+) -> Figure:
+    """The first head's losses beside the counting models' lines, and a small panel for each further head. ``own``:
+    the entropy of a head's own labels."""
     words = WORDS[language]
     height = _HEIGHT + _EXTRA * (len(curves) - 1)
     with plotting.canvas(_WIDTH, height) as figure:
@@ -101,8 +106,12 @@ def loss_figure(curves: Sequence[Curve], lines: Entropies | None, title: str, la
         )
         note = ""
         if lines is not None:
-            note = words["left" if head == "masked_token" else "lower"]
-        if lines is not None and lines.counted < lines.train_tokens:
+            note = words["lower" if head in ("next_token", "loss") else "left"]
+        if (
+            lines is not None
+            and "unigram" in lines_of(head, lines, own)
+            and lines.counted < lines.train_tokens
+        ):
             note += words["between_sentences"] + words["sample"].format(
                 counted=short(lines.counted), train=short(lines.train_tokens)
             )
@@ -113,13 +122,22 @@ def loss_figure(curves: Sequence[Curve], lines: Entropies | None, title: str, la
             last = row == len(curves) - 1
             box = (_LEFT, (bottom - tall) / height, _RIGHT - _LEFT, tall / height)
             axes = figure.add_axes(box)
-            _panel(axes, curve, lines if row == 0 else None, words, named=bool(title) or row > 0, last=last)
+            level = lines_of(curve.head, lines, own)
+            bits = lines if row == 0 and curve.head == "next_token" else None
+            _panel(axes, curve, level, bits, words, named=bool(title) or row > 0, last=last)
             bottom -= tall + 0.75
         return figure
 
 
 def _panel(
-    axes: Axes, curve: Curve, lines: Entropies | None, words: dict[str, str], *, named: bool, last: bool
+    axes: Axes,
+    curve: Curve,
+    lines: Mapping[str, float],
+    bits: Entropies | None,
+    words: dict[str, str],
+    *,
+    named: bool,
+    last: bool,
 ) -> None:
     by_tokens = any(p.tokens for p in (*curve.train, *curve.heldout))
 
@@ -158,13 +176,13 @@ def _panel(
         xs = [x(p) for p in curve.heldout]
         axes.plot(xs, [p.loss for p in curve.heldout], color=ACCENT, lw=2, marker=dots, ms=3.8, zorder=4)
         labels.append(Label(curve.heldout[-1].loss, words["heldout"], ACCENT, own=True))
-    references = {} if lines is None else lines.lines()
+    references = dict(lines)
     if curve.head == "next_sentence":
-        references = {"guess": math.log(2)}
+        references["guess"] = math.log(2)
     for name, level in references.items():
         axes.axhline(level, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
         labels.append(Label(level, words[name], INK))
-    for crossing in () if lines is None else crossings(curve.heldout, lines):
+    for crossing in crossings(curve.heldout, lines):
         if crossing.name == "uniform":
             continue  # every run begins there
         axes.plot([x(crossing)], [crossing.loss], "o", ms=7, mfc=PAPER, mec=ACCENT, mew=1.8, zorder=5)
@@ -172,10 +190,10 @@ def _panel(
         axes.annotate(short(x(crossing)), (x(crossing), crossing.loss), (2 if late else 6, 12 if late else 5), zorder=5,
                       textcoords="offset points", color=ACCENT, ha="right" if late else "left", fontsize=9,
                       bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
-    _label_ends(axes, labels, lines if curve.head == "next_token" else None, words)
+    _label_ends(axes, labels, bits, words)
     for point in curve.resumed:
         axes.axvline(x(point), color=SECOND, lw=1, ls=":", zorder=1)
-        if lines is None and not is_token:
+        if not is_token:
             continue  # said above
         axes.annotate(words["resumed"], (x(point), 1), (0, 3), xycoords=("data", "axes fraction"), ha="center",
                       textcoords="offset points", color=SECOND, fontsize=9)  # fmt: skip
@@ -234,25 +252,29 @@ def _thinned(size: int, most: int = 1500) -> list[int]:
     return sorted({min(size - 1, int(size ** (i / most)) - 1) for i in range(most)} | {size - 1})
 
 
-def loss_page(curves: Sequence[Curve], lines: Entropies | None, title: str, language: str) -> str:
+def loss_page(
+    curves: Sequence[Curve], lines: Entropies | None, title: str, language: str, own: Mapping[str, float]
+) -> str:
     """A page that stands alone: the figure, what the loss means, and the numbers as a table."""
     words = WORDS[language]
     name = title or words["page"]
-    figure = loss_figure(curves, lines, title, language)
+    figure = loss_figure(curves, lines, title, language, own)
+    first = lines_of(curves[0].head, lines, own)
     parts = [f"<figure>{plotting.to_svg(figure, name)}</figure>"]
-    if lines is not None and (curves[0].heldout or curves[0].train):
+    if first and (curves[0].heldout or curves[0].train):
         parts.append(f"<h2>{html.escape(words['how'])}</h2>")
-        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in verdict(curves[0], lines, language)]
-        parts.append(_table(curves[0], lines, words))
+        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in verdict(curves[0], first, language)]
+        bits = lines if curves[0].head == "next_token" else None
+        parts.append(_table(curves[0], first, bits, words))
     return plotting.page(name, "\n".join(parts), language)
 
 
-def verdict(curve: Curve, lines: Entropies, language: str = "en") -> list[str]:
+def verdict(curve: Curve, lines: Mapping[str, float], language: str = "en") -> list[str]:
     """What the best held-out loss (training loss where nothing was held out) says about the model."""
     words = WORDS[language]
     points = curve.heldout or curve.train
     best = min(points, key=lambda p: p.loss)
-    ranked = sorted(lines.lines().items(), key=lambda line: -line[1])
+    ranked = sorted(lines.items(), key=lambda line: -line[1])
     passed = [(name, level) for name, level in ranked if best.loss <= level]
     if not passed:
         return [words["worse"]]
@@ -276,12 +298,11 @@ def _still_falls(curve: Curve, best: Point) -> bool:
     return bool(at_best) and smooth[-1] < at_best[-1]
 
 
-def _table(curve: Curve, lines: Entropies, words: dict[str, str]) -> str:
+def _table(curve: Curve, lines: Mapping[str, float], bits: Entropies | None, words: dict[str, str]) -> str:
     reached = {c.name: c for c in crossings(curve.heldout, lines)}
-    with_bits = curve.head == "next_token"
-    head = [words["models"], words["nats"], *([words["bits"]] if with_bits else []), words["where"]]
+    head = [words["models"], words["nats"], *([words["bits"]] if bits is not None else []), words["where"]]
     rows: list[tuple[float, str, str]] = []
-    for name, level in lines.lines().items():
+    for name, level in lines.items():
         crossing = reached.get(name)
         where = words["never"]
         if crossing is not None:
@@ -294,7 +315,12 @@ def _table(curve: Curve, lines: Entropies, words: dict[str, str]) -> str:
         rows.append((best.loss, words["ours"], _place(best.step, best.tokens)))
     body = []
     for level, name, where in sorted(rows, key=lambda row: -row[0]):
-        cells = [name, f"{level:.3f}", *([f"{lines.bits_per_byte(level):.3f}"] if with_bits else []), where]
+        cells = [
+            name,
+            f"{level:.3f}",
+            *([f"{bits.bits_per_byte(level):.3f}"] if bits is not None else []),
+            where,
+        ]
         own = ' class="own"' if name == words["ours"] else ""
         body.append(f"<tr{own}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)

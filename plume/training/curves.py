@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from plume.errors import UserError
@@ -23,6 +24,11 @@ from plume.models.counts import Counts
 from plume.models.ngrams import NGrams
 from plume.models.smoothing import KneserNey
 from plume.seeding import rng
+from plume.slots import IGNORE
+from plume.training import stages
+from plume.training.loader import Loader, Phase
+from plume.training.parallel import Ranks
+from plume.training.settings import Pretraining
 
 if TYPE_CHECKING:
     from plume.text.store import Tokens
@@ -91,23 +97,33 @@ def entropies(
                 f"there is no {role} text, so there is nothing to compare a loss with: add documents"
             )
     eos = vocab.eos if ends else None
-    fitted, asked = _documents(train, max_counted), _documents(heldout, max_scored)
-    with warnings.catch_warnings():
-        # Too small a text for estimated discounts is no news to someone who looks at a curve.
-        warnings.filterwarnings("ignore", message="Kneser-Ney's discounts")
-        counts = Counts.of(fitted, max(ORDERS.values()), vocab.size, eos=eos)
-        models = {name: NGrams.of(counts, KneserNey(), order) for name, order in ORDERS.items()}
+    asked = _documents(heldout, max_scored)
+    models, counted = counting_models(train, vocab, ends=ends, max_counted=max_counted)
     scores = {name: model.score(asked) for name, model in models.items()}
     num_asked = heldout.num_tokens + (0 if eos is None else len(heldout.documents) - 1)
     return Entropies(
         uniform=math.log(vocab.size),
         **{name: float(-score.mean()) for name, score in scores.items()},
         tokens_per_byte=num_asked / max(1, heldout.num_bytes),
-        counted=sum(map(len, fitted)),
+        counted=counted,
         train_tokens=train.num_tokens,
         scored=sum(map(len, asked)),
         heldout_tokens=heldout.num_tokens,
     )
+
+
+def counting_models(
+    train: Tokens, vocab: Vocabulary, *, ends: bool = True, max_counted: int = 8_000_000
+) -> tuple[dict[str, NGrams], int]:
+    """The Kneser-Ney model of each of ``ORDERS``, fitted on ``train`` (or that many tokens of it), and how many
+    tokens were counted."""
+    fitted = _documents(train, max_counted)
+    with warnings.catch_warnings():
+        # Too small a text for estimated discounts is no news to someone who looks at a curve.
+        warnings.filterwarnings("ignore", message="Kneser-Ney's discounts")
+        counts = Counts.of(fitted, max(ORDERS.values()), vocab.size, eos=vocab.eos if ends else None)
+        models = {name: NGrams.of(counts, KneserNey(), order) for name, order in ORDERS.items()}
+    return models, sum(map(len, fitted))
 
 
 def label_entropy(train: ArrayLike, heldout: ArrayLike, size: int) -> float:
@@ -133,6 +149,56 @@ def _documents(tokens: Tokens, budget: int) -> list[NDArray[Any]]:
     kept = [np.asarray(ids[ends[d] : ends[d + 1]]) for d in order]
     room = np.maximum(0, budget - np.cumsum([0, *map(len, kept)])[:-1])
     return [document[:most] for document, most in zip(kept, room, strict=True)]
+
+
+def own_labels(
+    recipe: Pretraining, train: Tokens, heldout: Tokens, vocab: Vocabulary, *, most: int = 256
+) -> dict[str, float]:
+    """Nats a label of each head of the run's last stage for always answering with frequencies, on held-out windows.
+
+    What is asked for is the head's own labels, of at most ``most`` windows. A head for tokens is answered with the
+    training text's frequencies; any other with those of its labels over as many training windows. A head whose
+    labels only the model draws (ELECTRA's) has none here.
+    """
+    windows = stages.held_out(recipe, heldout, vocab)[-1]
+    if isinstance(windows, str) or not windows.samples:
+        return {}
+    phase = stages.phases(recipe, train, vocab)[-1]
+    seen, asked = _labels(phase, vocab, most), _labels(windows, vocab, min(most, windows.samples))
+    found = {}
+    for head, labels in asked.items():
+        if head in TOKEN_HEADS:
+            found[head] = label_entropy(train.ids[:8_000_000], labels, vocab.size)
+        elif head in seen:
+            found[head] = label_entropy(seen[head], labels, int(max(seen[head].max(), labels.max())) + 1)
+    return found
+
+
+def _labels(phase: Phase[Any], vocab: Vocabulary, count: int) -> dict[str, NDArray[Any]]:
+    """The labels that the phase's first windows ask each head for; heads that are asked for none are left out."""
+    loader = Loader([phase], vocab, {}, count, False, torch.device("cpu"), Ranks())
+    found: dict[str, list[NDArray[Any]]] = {}
+    for first in range(0, count, 32):
+        numbers = range(phase.base + first, phase.base + min(count, first + 32))
+        batch = loader.collate(phase, numbers)
+        for slots in () if batch is None else (batch.inputs, batch.decoder_inputs):
+            for head, labels in ({} if slots is None else slots.labels).items():
+                values = labels.numpy()
+                found.setdefault(head, []).append(values[values != IGNORE])
+    joined = {head: np.concatenate(parts) for head, parts in found.items()}
+    return {head: labels for head, labels in joined.items() if len(labels)}
+
+
+def lines_of(head: str, lines: Entropies | None, labels: Mapping[str, float]) -> dict[str, float]:
+    """What is drawn beside a head's curve: name -> nats, from the model that knows least.
+
+    Models that count the next token compare with a head for the next token alone; any other head has the
+    entropy of its own labels, and one for tokens ln V.
+    """
+    if lines is not None and head in ("next_token", "loss"):
+        return lines.lines()
+    found = {"uniform": lines.uniform} if lines is not None and head in TOKEN_HEADS else {}
+    return found | ({"labels": labels[head]} if head in labels else {})
 
 
 class Point(NamedTuple):
@@ -195,10 +261,10 @@ class Crossing(NamedTuple):
     loss: float
 
 
-def crossings(points: Sequence[Point], lines: Entropies) -> list[Crossing]:
-    """Where the held-out loss first passes each line, in the order in which they are passed."""
+def crossings(points: Sequence[Point], lines: Mapping[str, float]) -> list[Crossing]:
+    """Where the held-out loss first passes each line (name -> nats), in the order in which they are passed."""
     found = []
-    for name, level in lines.lines().items():
+    for name, level in lines.items():
         for a, b in pairwise(points):
             if a.loss > level >= b.loss:
                 share = (a.loss - level) / (a.loss - b.loss)
@@ -218,8 +284,11 @@ def draw(
     html: Path | None = None,
     title: str = "",
     language: str = "en",
+    labels: Mapping[str, float] | None = None,
 ) -> None:
     """Draw the loss curve of ``rows`` with ``lines`` beside it, as a picture and as a page of its own.
+
+    ``labels``: the entropy of each head's own labels (``own_labels``).
 
     Rows without any loss draw nothing and write no file. ``language``: "en" or "zh"; the PNG falls back to
     English where the machine has no Chinese font.
@@ -234,7 +303,7 @@ def draw(
     if not found:
         return
     if png is not None:
-        figure = curve_figure.loss_figure(found, lines, title, plotting.drawable(language))
+        figure = curve_figure.loss_figure(found, lines, title, plotting.drawable(language), labels or {})
         plotting.save_png(figure, png)
     if html is not None:
-        html.write_text(curve_figure.loss_page(found, lines, title, language), encoding="utf-8")
+        html.write_text(curve_figure.loss_page(found, lines, title, language, labels or {}), encoding="utf-8")

@@ -90,13 +90,18 @@ def pretrain(
 
 def _close(held: Session) -> None:
     session.finish(held)
-    draw_curve(held.folder)
+    _draw(held)
+
+
+def _draw(held: Session) -> None:
+    assert isinstance(held.recipe, Pretraining)
+    draw_curve(held.folder, held.recipe)
 
 
 def _finished(held: Session) -> None:
     say(f"{held.folder.path} is finished: {held.recipe.training.steps} steps are done")
     if not held.folder.curve[0].is_file():  # the run was killed after its last step
-        draw_curve(held.folder)
+        _draw(held)
 
 
 def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:
@@ -111,8 +116,9 @@ def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:
     return PretrainedModel.build(recipe.model, vocab, heads, seed=recipe.training.init_seed)
 
 
-def draw_curve(folder: RunFolder) -> None:
-    """The loss curve beside what counting models reach on the same text. A picture is no reason to fail a run."""
+def draw_curve(folder: RunFolder, recipe: Pretraining) -> None:
+    """The loss curve beside what counting models reach on the same text, and each head beside its own labels'
+    entropy. A picture is no reason to fail a run."""
     from plume.training import curves  # n-gram counts and matplotlib, which training itself needs not
 
     store, vocab = TokenStore.open(folder.tokens), Tokenizer.load(folder.tokenizer).vocabulary
@@ -131,7 +137,12 @@ def draw_curve(folder: RunFolder) -> None:
         say(f"no lines beside the curve: {error}")
         lines = None
     try:
-        curves.draw(rows, lines, png=png, html=html, title=folder.path.name)
+        labels = curves.own_labels(recipe, store.split("train"), store.split("dev"), vocab)
+    except UserError as error:
+        say(f"no line of label frequencies: {error}")
+        labels = {}
+    try:
+        curves.draw(rows, lines, png=png, html=html, title=folder.path.name, labels=labels)
     except UserError as error:
         say(f"no curve was drawn: {error}")
 

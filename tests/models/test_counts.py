@@ -1,6 +1,8 @@
 """n-gram models against spec 01's golden values, a plain re-telling of its rules, and their own laws."""
 
+import itertools
 import re
+import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from plume.errors import UserError
 from plume.generation.decoding import generate
 from plume.generation.language_models import HistoryModel
 from plume.generation.sampling import Decoding
-from plume.models.counts import Counts
+from plume.models.counts import Counts, Runs
 from plume.models.ngrams import NGrams
 from plume.models.smoothing import KneserNey, Laplace, discounts
 
@@ -339,3 +343,195 @@ def test_counts_generate_through_the_loop_all_families_share(golden: NGrams) -> 
     assert {len(g.ids) for g in drawn} != {3}
     for text in drawn[:5]:
         np.testing.assert_allclose(text.log_probs, golden.log_probs([A, *text.ids])[1:], atol=1e-12)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(corpora, min_size=1, max_size=4), st.integers(1, 4), st.booleans())
+def test_pieces_that_merge_are_the_whole_counted_at_once(
+    pieces: list[list[list[int]]], order: int, marked: bool
+) -> None:
+    pieces = [[[1, 2], *piece] for piece in pieces]
+    eos = EOS if marked else None
+    whole = Counts.of([d for piece in pieces for d in piece], order, 6, eos=eos)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), 6, eos)
+        for number, piece in enumerate(pieces):
+            assert not runs.has(number)
+            runs.add(number, Counts.of(piece, order, 6, eos=eos))
+            assert runs.has(number)
+        merged = runs.merged(len(pieces))
+    first, *others = (Counts.of(piece, order, 6, eos=eos) for piece in pieces)
+    for other in others:
+        first = first.merge(other)
+    for found in (merged, first):
+        for level, wanted in zip(found.levels, whole.levels, strict=True):
+            for name in ("key", "count", "left"):
+                np.testing.assert_array_equal(getattr(level, name), getattr(wanted, name))
+
+
+def test_a_damaged_piece_is_one_sentence(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, 6, EOS)
+    runs.add(0, Counts.of([[1, 2]], 2, 6, eos=EOS))
+    (tmp_path / "000000" / "2.key.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="counts that piece anew"):
+        runs.merged(1)
+
+
+def test_documents_end_to_end_count_as_apart() -> None:
+    documents = [[1, 2, 3], [2], [3, 3, 1]]
+    ends = np.array([0, 3, 4, 7])
+    for eos in (None, EOS):
+        flat = Counts.of_documents(np.concatenate(documents), ends, 3, 6, eos=eos)
+        apart = Counts.of(documents, 3, 6, eos=eos)
+        for a, b in zip(flat.levels, apart.levels, strict=True):
+            np.testing.assert_array_equal(a.key, b.key)
+            np.testing.assert_array_equal(a.count, b.count)
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora, st.integers(1, 4), st.sampled_from([(0, 0, 1), (0, 1), (0, 1, 2), (0, 0, 0, 3)]))
+def test_what_pruning_drops_goes_to_the_order_below(
+    documents: list[list[int]], order: int, prune: tuple[int, ...]
+) -> None:
+    full = NGrams.fit(documents, order, 6, QUIET, eos=EOS)
+    pruned = NGrams.fit(documents, order, 6, KneserNey((0.5, 1.0, 1.5), prune), eos=EOS)
+    raw = Counts.of(documents, order, 6, eos=EOS)
+    for k, level in enumerate(raw.levels[1:], 2):
+        assert pruned.num_ngrams[k - 1] == int((level.count > pruned.smoothing.threshold(k)).sum())
+    assert pruned.discounts == full.discounts, "discounts are computed before anything is dropped"
+    for context in [[], *(d[:t] for d in documents for t in range(len(d)))]:
+        assert np.exp(pruned.next_token_log_probs(context)).sum() == pytest.approx(1, abs=1e-9)
+
+
+def test_pruning_by_hand() -> None:
+    # a b c | a b d | b c | a b c: of the trigrams `<s> b c` (1), `a b d` (1) and `b d </s>` (1) go.
+    model = NGrams.fit(
+        [[A, B, C], [A, B, D], [B, C], [A, B, C]], 3, 6, KneserNey((0.5, 1.0, 1.5), (0, 0, 1)), eos=EOS
+    )
+    assert model.num_ngrams == (6, 7, 3)
+    full = NGrams.fit([[A, B, C], [A, B, D], [B, C], [A, B, C]], 3, 6, QUIET, eos=EOS)
+    below = np.exp(full.next_token_log_probs([B], begins=False))
+    # a(a b c) = 2 is kept, D = 1; a(a b d) = 1 is dropped; A = 3: gamma = (1 + 1) / 3.
+    got = np.exp(model.next_token_log_probs([A, B], begins=False))
+    assert got[C] == pytest.approx((2 - 1) / 3 + 2 / 3 * below[C], abs=1e-12)
+    assert got[D] == pytest.approx(2 / 3 * below[D], abs=1e-12)
+
+
+def test_where_the_notes_formulas_lose_mass() -> None:
+    smoothing = Laplace((1.0, 2.0, 3.0), "unigram", "raw")
+    model = NGrams.fit(
+        [[0, 1, 0, 2, 0, 1]], 3, 3, smoothing
+    )  # a b a c a b: nothing follows the last b and a b
+    assert model.missing_mass() == [((1,), pytest.approx(0.75)), ((0, 1), pytest.approx(0.8))]
+    assert NGrams.fit([[0, 1, 0, 2, 0, 1]], 3, 3, Laplace((1.0, 2.0, 3.0))).missing_mass() == []
+
+
+def notes(history: list[int], token: int, text: list[int], eps: tuple[float, float, float]) -> float:
+    """The three formulas as the lecture notes print them (spec 01 section 2)."""
+
+    def n(*gram: int) -> int:
+        return sum(tuple(text[i : i + len(gram)]) == gram for i in range(len(text) - len(gram) + 1))
+
+    unigram = (n(token) + eps[0] / len(set(text))) / (len(text) + eps[0])
+    if not history:
+        return unigram
+    e = eps[len(history)]
+    return (n(*history, token) + e * unigram) / (n(*history) + e)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    st.tuples(*[st.floats(0.01, 50)] * 3),
+)
+def test_the_notes_formulas_as_printed(text: list[int], eps: tuple[float, float, float]) -> None:
+    kinds = sorted(set(text))
+    text = [kinds.index(t) for t in text]
+    model = NGrams.fit([text], 3, len(kinds), Laplace(eps, "unigram", "raw"))
+    # A context that was never seen says nothing, and the level below answers: the notes have 0 / 0 at eps = 0.
+    histories: list[list[int]] = [[], *([a] for a in set(text)), *(list(p) for p in itertools.pairwise(text))]
+    for history in histories:
+        got = np.exp(model.next_token_log_probs(history))
+        wanted = [notes(history, token, text, eps) for token in range(len(kinds))]
+        np.testing.assert_allclose(got, wanted, atol=1e-12, rtol=0)
+
+
+def test_the_limits_of_eps() -> None:
+    text = [[0, 1, 0, 2, 0, 1, 3]]
+    bare = NGrams.fit(text, 2, 4, Laplace(0.0))
+    near = NGrams.fit(text, 2, 4, Laplace(1e-13))
+    np.testing.assert_allclose(
+        np.exp(near.next_token_log_probs([0])), np.exp(bare.next_token_log_probs([0])), atol=1e-12
+    )
+    far = NGrams.fit(text, 2, 4, Laplace((0.5, 1e15)))
+    np.testing.assert_allclose(far.next_token_log_probs([0]), far.next_token_log_probs([]), atol=1e-9)
+    uniform = NGrams.fit(text, 1, 4, Laplace(1e15))
+    np.testing.assert_allclose(np.exp(uniform.next_token_log_probs([])), 0.25, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 4))
+def test_the_chain_rule_holds_for_texts_in_every_script(texts: list[str], order: int) -> None:
+    letters = {c: i for i, c in enumerate(sorted(set("".join(texts))), 1)}
+    documents = [[letters[c] for c in text] for text in texts]
+    model = NGrams.fit(documents, order, len(letters) + 1, QUIET, eos=EOS)
+    for document in documents:
+        chain = sum(model.next_token_log_probs(document[:t])[w] for t, w in enumerate([*document, EOS]))
+        assert model.log_probs([*document, EOS]).sum() == pytest.approx(chain, abs=1e-9)
+
+
+@pytest.mark.parametrize("documents", [[[1]], [[1, 2, 3, 4, 5]], [[1] * 200], [[1, 2, 1, 2]] * 50])
+def test_corpora_too_small_for_discounts_fall_back_and_say_so(documents: list[list[int]]) -> None:
+    with pytest.warns(UserWarning, match=r"0\.5, 1 and 1\.5 are used instead"):
+        model = NGrams.fit(documents, 3, 6, eos=EOS)
+    assert not all(model.estimated)
+    assert np.exp(model.next_token_log_probs(documents[0][:2])).sum() == pytest.approx(1, abs=1e-12)
+    assert model.score(documents).mean() > -np.log(6)
+
+
+def test_ids_that_are_no_text_get_nothing() -> None:
+    model = NGrams.fit([[1, 2, 3]], 2, 6, QUIET, eos=EOS, never=[5])
+    probs = np.exp(model.next_token_log_probs([1]))
+    assert probs[5] == 0 and probs[4] > 0 and probs.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_a_saved_model_takes_few_bytes_and_is_read_where_it_lies(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    follow = rng.integers(1, 2000, (2000, 6))
+    text = [1]
+    for _ in range(60_000):
+        text.append(int(follow[text[-1], rng.integers(6)] if rng.random() < 0.8 else rng.integers(1, 2000)))
+    model = NGrams.fit([np.array(text)], 5, 2000, QUIET, eos=EOS)
+    model.save(tmp_path / "model.safetensors")
+    mapped = NGrams.load(tmp_path / "model.safetensors")
+    each = mapped.num_bytes / sum(mapped.num_ngrams)
+    assert each < 8 and (tmp_path / "model.safetensors").stat().st_size < 8.2 * sum(mapped.num_ngrams)
+    held: object = mapped.orders[-1].token
+    while isinstance(held, np.ndarray) and not isinstance(held, np.memmap):
+        held = held.base
+    assert isinstance(held, np.memmap), "the file's own bytes, not a copy"
+    np.testing.assert_array_equal(mapped.log_probs(text[:500]), model.log_probs(text[:500]))
+
+
+def test_large_counts_and_wide_vocabularies_are_kept_whole() -> None:
+    # 300 > 255, a context with more than 2^16 followers, ids beyond 16 bits.
+    many = np.arange(1, 70_001)
+    stream = np.stack([np.full(70_000, 70_001), many], 1).ravel()
+    model = NGrams.fit([stream, np.tile([3, 4], 300)], 2, 70_002, Laplace(0.0))
+    assert np.exp(model.next_token_log_probs([70_001])[[1, 70_000]]) == pytest.approx(1 / 70_000)
+    assert np.exp(model.next_token_log_probs([4])[3]) == pytest.approx(299 / 300)
+    assert np.exp(model.log_probs([4, 3]))[1] == pytest.approx(299 / 300)
+    assert np.exp(model.log_probs([3, 4]))[1] == pytest.approx(300 / 301)
+
+
+def test_a_file_whose_parts_do_not_fit_together_is_refused(tmp_path: Path, golden: NGrams) -> None:
+    path = tmp_path / "model.safetensors"
+    golden.save(path)
+    arrays = load_file(path)
+    with safe_open(path, "numpy") as file:
+        header = file.metadata()
+    offset = arrays["3.offset"].copy()
+    offset[-1] += 9  # would lead past the end
+    save_file({**arrays, "3.offset": offset}, path, header)
+    with pytest.raises(UserError, match="do not fit together"):
+        NGrams.load(path)

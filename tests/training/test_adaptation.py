@@ -53,7 +53,7 @@ def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "text.txt").write_text("\n".join(documents(request.param, 150)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plume.training.pretraining.draw_curve", lambda folder: None)
+        patch.setattr("plume.training.pretraining.draw_curve", lambda *_: None)
         return request.param, pretrain(BERT, data=[folder / "text.txt"], out=folder / "bert")
 
 
@@ -61,7 +61,7 @@ def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def _code_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr("plume.training.precision.matmul_peak", lambda *_: 1e12)
-    monkeypatch.setattr("plume.training.pretraining.draw_curve", lambda folder: None)
+    monkeypatch.setattr("plume.training.pretraining.draw_curve", lambda *_: None)
     monkeypatch.setattr(identity, "code", lambda: "c" * 64)
 
 

@@ -15,8 +15,19 @@ from plume.models.ngrams import NGrams
 from plume.models.smoothing import KneserNey
 from plume.text.store import Tokens
 from plume.training import curve_figure
-from plume.training.curves import Entropies, Point, crossings, curves, draw, entropies, label_entropy
+from plume.training.curves import (
+    Entropies,
+    Point,
+    crossings,
+    curves,
+    draw,
+    entropies,
+    label_entropy,
+    lines_of,
+    own_labels,
+)  # fmt: skip
 from plume.vocabulary import Vocabulary
+from tests.training import small
 
 ENGLISH = [
     "the cat sat on the mat",
@@ -114,7 +125,7 @@ def test_crossings_lie_between_the_points_around_them() -> None:
         Point(s, 10.0 * s, 40.0 * s, loss, 1)
         for s, loss in ((1, 9.5), (2, 7.0), (3, 6.0), (4, 6.9), (5, 5.0))
     ]
-    found = {c.name: c for c in crossings(points, LINES)}
+    found = {c.name: c for c in crossings(points, LINES.lines())}
     assert list(found) == ["uniform", "unigram", "bigram"]
     assert found["uniform"].step == pytest.approx(2 ** ((9.5 - 9.01) / 2.5))
     assert found["unigram"].tokens == pytest.approx(20 * 1.5**0.28)
@@ -122,7 +133,7 @@ def test_crossings_lie_between_the_points_around_them() -> None:
 
 def test_a_line_that_was_crossed_before_the_first_evaluation_counts_from_step_one() -> None:
     points = [Point(0, 0, 0, 9.5, 1), Point(64, 6400, 25600, 8.0, 1)]
-    [found] = crossings(points, LINES)
+    [found] = crossings(points, LINES.lines())
     assert found.step == pytest.approx(64 ** ((9.5 - 9.01) / 1.5))
     assert found.tokens == pytest.approx(100 * found.step)
 
@@ -141,7 +152,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A causal model's page in Chinese, a masked one's in English."""
     folder = tmp_path_factory.mktemp("pages")
     draw(history(), LINES, html=folder / "zh.html", title="<GPT> & 小", language="zh")
-    draw(history("masked_token", floor=4.5), LINES, html=folder / "en.html", title="<BERT> & 小")
+    labels = {"masked_token": 4.0, "next_sentence": 0.69}
+    draw(
+        history("masked_token", floor=4.5), LINES, html=folder / "en.html", title="<BERT> & 小", labels=labels
+    )
     return {language: (folder / f"{language}.html").read_text(encoding="utf-8") for language in ("zh", "en")}
 
 
@@ -149,9 +163,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_page_stands_alone_in_both_languages(pages: dict[str, str], language: str) -> None:
     text = pages[language]
     words = curve_figure.WORDS[language]
-    shown = {"unigram", "kneser_ney5", "heldout", "train", "how", "ours", "resumed", "tokens"}
-    shown |= {"never", "guess", "left"} if language == "en" else {"bits", "lower"}
+    shown = {"heldout", "train", "how", "ours", "resumed", "tokens"}
+    counting = {"unigram", "bigram", "trigram", "kneser_ney5"}
+    shown |= {"guess", "left", "labels", "never"} if language == "en" else {"bits", "lower"} | counting
     assert not [name for name in shown if words[name] not in text]
+    # A masked head's curve has no line of a model that counts the next token, and says why.
+    assert language == "zh" or not [name for name in counting if words[name] in text]
     assert f'<html lang="{"en" if language == "en" else "zh-Hans"}">' in text
     name = "BERT" if language == "en" else "GPT"
     assert f"&lt;{name}&gt; &amp; 小" in text and f"<{name}>" not in text
@@ -206,17 +223,17 @@ def test_a_run_that_says_nothing_yet_is_not_drawn(tmp_path: Path) -> None:
 )
 def test_the_verdict_names_the_lines_around_the_loss(level: float, says: str) -> None:
     [curve] = curves([row(1, level, "dev")])
-    assert says in " ".join(curve_figure.verdict(curve, LINES))
+    assert says in " ".join(curve_figure.verdict(curve, LINES.lines()))
 
 
 def test_the_verdict_sees_a_text_learnt_by_heart() -> None:
     rows = [row(s, 6 - s / 20) for s in range(1, 101)]
     rows += [row(s, loss, "dev") for s, loss in ((20, 5.2), (40, 4.6), (60, 4.7), (100, 5.0))]
     [curve] = curves(rows)
-    assert "after step 40" in curve_figure.verdict(curve, LINES)[-1]
-    assert "第 40 步之后" in curve_figure.verdict(curve, LINES, "zh")[-1]
+    assert "after step 40" in curve_figure.verdict(curve, LINES.lines())[-1]
+    assert "第 40 步之后" in curve_figure.verdict(curve, LINES.lines(), "zh")[-1]
     [fine] = curves(rows[:-2])
-    assert len(curve_figure.verdict(fine, LINES)) == 1
+    assert len(curve_figure.verdict(fine, LINES.lines())) == 1
 
 
 def test_every_phrase_exists_in_both_languages() -> None:
@@ -230,3 +247,16 @@ def test_labels_keep_their_order_and_their_distance() -> None:
         assert all(b - a >= 0.3 - 1e-9 for a, b in pairwise(ordered))
         assert all(p >= 0 for p in placed)
         assert [placed[i] for i in np.argsort(wanted, kind="stable")] == ordered
+
+
+def test_each_heads_own_labels_have_an_entropy() -> None:
+    recipe = small.RECIPES["masked"]
+    train, held_out = small.tokens(6_000), small.tokens(1_500, seed=1)
+    found = own_labels(recipe, train, held_out, small.VOCAB)
+    assert "masked_token" in found
+    # About as much as the tokens themselves, which are nearly uniform over 34 of 40.
+    assert found["masked_token"] == pytest.approx(label_entropy(train.ids, held_out.ids, 40), abs=0.1)
+    for head, nats in found.items():
+        assert lines_of(head, LINES, found)["labels"] == nats
+    assert lines_of("masked_token", LINES, found).keys() == {"uniform", "labels"}
+    assert lines_of("next_token", LINES, found) == LINES.lines()

@@ -61,7 +61,7 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
     """One thread, no probe and (but where it is asked for) no curve: a second a run; and a code hash that holds."""
     torch.set_num_threads(1)
     if request.function is not test_from_text_to_a_run_that_says_all_about_itself:
-        monkeypatch.setattr("plume.training.pretraining.draw_curve", lambda folder: None)
+        monkeypatch.setattr("plume.training.pretraining.draw_curve", lambda *_: None)
     monkeypatch.setattr("plume.training.precision.matmul_peak", lambda *_: 1e12)
     monkeypatch.setattr(identity, "code", lambda: "c" * 64)
 
