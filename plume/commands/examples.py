@@ -10,7 +10,7 @@ import numpy as np
 
 from plume import config
 from plume.drawing.phrases import Language, apart, phrase
-from plume.drawing.picture import Picture, picture
+from plume.drawing.picture import TOKEN_HEADS, Picture, picture
 from plume.drawing.texts import PAIRS, TEXTS
 from plume.errors import UserError
 from plume.models.heads import TokenHead
@@ -210,7 +210,7 @@ def picture_of(
     kind = settings.get("tokenizer", tokenizer.kind)
     facts.append(phrase(language, "fact.tokenizer", name=kind, size=f"{size:,}"))
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    layers, width = settings["model.num_layers"], settings["model.d_model"]
+    layers, width = settings.get("model.num_layers", 0), network.backbone.d_model
     facts.append(phrase(language, "fact.model", layers=layers, width=width, millions=f"{count:.1f}"))
     if settings["objective"] == "MaskedLM" and "masking" in settings:
         facts.append(phrase(language, f"fact.{settings['masking']}"))
@@ -223,5 +223,7 @@ def picture_of(
         says=says,
         language=language,
         names={"label": objective.labels} if isinstance(objective, Classification) else {},
-        token_heads=[name for name, head in network.heads.items() if isinstance(head, TokenHead)],
+        token_heads=[
+            n for n, head in network.heads.items() if isinstance(head, TokenHead) or n in TOKEN_HEADS
+        ],
     )

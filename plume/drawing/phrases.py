@@ -45,6 +45,7 @@ _ENGLISH = {
     "visible.causal": "Every slot sees itself and what stands before it, never what comes after.",
     "visible.right-to-left": "Every slot sees itself and what comes after it, never what stands before.",
     "visible.ranked": "Who sees whom is part of the draw: a slot sees {mean} of {all} slots on average.",
+    "visible.alone": "Every slot sees itself alone: no order, no context, only which word it is.",
     "visible.prefix": "The first {n} slots see one another; every later slot sees itself and what stands before it.",
     "visible.permuted": (
         "The draw puts the tokens into a random order. A slot with content sees itself and what came before it in that "
@@ -70,6 +71,7 @@ _ENGLISH = {
         "{n} of {all} slots are asked which token stood there. The mask stands in {hidden} of them, a random token "
         "in {swapped}, the right one in {kept}, so that the model never knows whom to trust."
     ),
+    "head.context_word": "{n} of {all} slots are asked: each reads one neighbour and must say the word in the middle.",
     "head.permuted_token": "{n} query slots are asked, each for the token at its position.",
     "head.next_sentence": "Slot 0 is also asked whether the second segment follows the first: here {answer}.",
     "head.replaced": "{n} of {all} slots are asked whether their token was replaced.",
@@ -126,6 +128,7 @@ _CHINESE = {
     "visible.causal": "每个位置只看得见自己和前面的内容，看不见后面的。",
     "visible.right-to-left": "每个位置只看得见自己和后面的内容，看不见前面的。",
     "visible.ranked": "谁看得见谁也是抽签决定的：每个位置平均看得见 {all} 个位置中的 {mean} 个。",
+    "visible.alone": "每个位置只看得见自己：没有次序，没有上下文，只知道是哪个词。",
     "visible.prefix": "前 {n} 个位置互相看得见，后面的每个位置只看得见自己和前面的内容。",
     "visible.permuted": (
         "抽签把词元排成随机的次序。带内容的位置看得见自己和次序在它之前的；查询位置（?）代表一个位置，"
@@ -150,6 +153,7 @@ _CHINESE = {
         "{all} 个位置中有 {n} 个要回答原来是哪个词元：{hidden} 个显示遮挡标记，{swapped} 个被换成随机词元，"
         "{kept} 个保持原样，所以模型永远不知道该相信谁。"
     ),
+    "head.context_word": "{all} 个位置中有 {n} 个要回答：各自看到一个邻词，要说出中间的词。",
     "head.permuted_token": "有 {n} 个查询位置，各自要答出所指位置上的词元。",
     "head.next_sentence": "位置 0 还要回答：第二段在原文中是否紧接第一段。这里{answer}。",
     "head.replaced": "{all} 个位置中有 {n} 个要回答：自己的词元是否被替换过。",

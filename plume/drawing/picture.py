@@ -17,7 +17,7 @@ from plume.vocabulary import Vocabulary
 
 State = Literal["plain", "special", "hidden", "swapped", "kept", "query", "gap"]
 Pieces = Callable[[Sequence[int]], Sequence[str]]
-TOKEN_HEADS = frozenset({"masked_token", "next_token", "previous_token", "permuted_token"})
+TOKEN_HEADS = frozenset({"masked_token", "next_token", "previous_token", "permuted_token", "context_word"})
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def _stack(
 ) -> Stack:
     ids = np.asarray(slots.input_ids)
     real = ids < vocab.size
-    shown = np.full(len(ids), "?", object)
+    shown = np.array(
+        [f"@{int(position)}" for position in slots.position_ids], object
+    )  # of a query: where it asks
     shown[real] = words.pieces([int(i) for i in ids[real]])
     answers: list[dict[str, str]] = [{} for _ in ids]
     for head, labels in slots.labels.items():
@@ -210,7 +212,7 @@ def _says(slots: Slots[Array], stack: Stack, language: Language) -> list[str]:
     says = [phrase(language, f"visible.{pattern}", all=total, mean=mean, n=int(stack.sees[0].sum()))]
     if slots.features is not None:
         says.append(phrase(language, "features", shape=" × ".join(map(str, slots.features.shape[1:]))))
-    if (documents := len(np.unique(slots.document_ids))) > 1:
+    if (documents := len(np.unique(slots.document_ids))) > 1 and pattern != "alone":
         says.append(phrase(language, "visible.documents", n=documents))
     count = {
         state: sum(slot.state == state for slot in stack.slots) for state in ("hidden", "swapped", "kept")
@@ -238,6 +240,8 @@ def _pattern(slots: Slots[Array]) -> str:
     same = slots.document_ids[:, None] == slots.document_ids[None, :]
     at = np.arange(len(slots))
     sees = np.asarray(slots.sees())
+    if len(at) > 1 and np.array_equal(sees, np.eye(len(at), dtype=bool)):
+        return "alone"
     if np.array_equal(sees, same):
         return "bidirectional"
     if np.array_equal(sees, same & (at[None, :] <= at[:, None])):

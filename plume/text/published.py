@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tokenizers as library
 
 from plume.errors import UserError
+from plume.text import sentencepieces
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ _NAMES = {
     "bos": ("[BOS]", "<s>", "<|endoftext|>"),
     "eos": ("[EOS]", "</s>", "<|endoftext|>"),
     "unk": ("[UNK]", "<unk>", "<|endoftext|>"),
-    "cls": ("[CLS]", "<s>", "<cls>"),
-    "sep": ("[SEP]", "</s>", "<sep>"),
+    "cls": ("[CLS]", "<cls>", "<s>"),  # XLNet has both, and its <s> is no [CLS]
+    "sep": ("[SEP]", "<sep>", "</s>"),
     "mask": ("[MASK]", "<mask>"),
 }
 
@@ -31,7 +32,7 @@ def read(folder: Path) -> tuple[library.Tokenizer, Kind, Vocabulary]:
     """The library's tokenizer, its kind and the special tokens of a published folder.
 
     Raises:
-        UserError: no tokenizer.json, vocab.txt or vocab.json with merges.txt in it, or a damaged one.
+        UserError: no tokenizer.json, vocab.txt, vocab.json with merges.txt or spiece.model in it, or a damaged one.
     """
     config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     try:
@@ -78,8 +79,14 @@ def _open(folder: Path, config: dict[str, Any]) -> library.Tokenizer:
         inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=space)
         inner.decoder = library.decoders.ByteLevel()
         return inner
+    if (folder / "spiece.model").is_file():
+        family = _json(folder / "config.json").get("model_type")
+        return sentencepieces.read(
+            folder / "spiece.model", int(config.get("extra_ids", 100 * (family == "t5")))
+        )
     raise UserError(
-        f"{folder} holds no tokenizer: there must be a tokenizer.json, or a vocab.txt, or a vocab.json with merges.txt"
+        f"{folder} holds no tokenizer: there must be a tokenizer.json, or a vocab.txt, or a vocab.json with "
+        f"merges.txt, or a spiece.model"
     )
 
 

@@ -126,7 +126,7 @@ class Tokenizer:
 
     @classmethod
     def from_hf(cls, folder: Path | str) -> Tokenizer:
-        """A published tokenizer: tokenizer.json, or vocab.txt, or vocab.json with merges.txt.
+        """A published tokenizer: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model.
 
         Raises:
             UserError: none of them is there.
