@@ -23,6 +23,7 @@ from plume.studies import pairs
 from plume.text.marks import SENTENCE
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
+from plume.text.units import Lexicon
 from plume.text.windows import Window
 from plume.training import stages
 from plume.training.settings import Adaptation, Pretraining
@@ -105,6 +106,15 @@ def _room(shape: object) -> int | None:
     return None
 
 
+def _tokens(recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row]) -> Tokens:
+    """The texts' tokens; where phrases are masked, those that two of these words make twice."""
+    lexicon = None
+    if stages.grains(recipe) & {"phrase", "entity"}:
+        plain = (text for row in texts for text in ((row,) if isinstance(row, str) else row))
+        lexicon = Lexicon.find(plain, min_count=2, surplus=1.0)
+    return Tokens.of(tokenizer, texts, lexicon=lexicon)
+
+
 def draws(
     recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row], length: int
 ) -> Iterator[tuple[Window, Example[Array]]]:
@@ -113,7 +123,7 @@ def draws(
     Raises:
         UserError: the texts are too short for a window.
     """
-    vocab, objective, tokens = tokenizer.vocabulary, recipe.objective, Tokens.of(tokenizer, texts)
+    vocab, objective, tokens = tokenizer.vocabulary, recipe.objective, _tokens(recipe, tokenizer, texts)
     windows: Any = recipe.windows
     windows = dataclasses.replace(windows, length=min(windows.length, length))
     reads = objective.window_length(windows.length)

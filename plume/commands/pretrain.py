@@ -22,6 +22,7 @@ def pretrain(
     tokenizer: str | Path | None = None,
     start: str | Path | None = None,
     general: Paths | None = None,
+    units: str | Path | None = None,
     text_column: str = "text",
     accept_changes: bool = False,
     trust_code: bool = False,
@@ -30,7 +31,8 @@ def pretrain(
 
     ``settings`` are words such as ``"training.steps=1000"``. ``tokenizer``: a folder, else one is trained. ``start``:
     a run or Hugging Face folder to take the first weights from; ``general``: text of another kind, on which the loss is
-    then measured before and after, beside that on ``data``. The same call on a run that exists resumes it.
+    then measured before and after, beside that on ``data``. ``units``: a dictionary of
+    phrases and entities. The same call on a run that exists resumes it.
 
     Raises:
         UserError: anything the user can mend; the sentence says how.
@@ -72,6 +74,7 @@ def pretrain(
         tokenizer=None if tokenizer is None else Path(tokenizer),
         start=None if start is None else Path(start),
         general=() if general is None else paths_of(general),
+        units=None if units is None else Path(units),
         text_column=text_column,
         accept_changes=accept_changes,
     )
@@ -93,6 +96,7 @@ def command(
     tokenizer: Path | None = None,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     general: list[Path] | None = None,
+    units: Path | None = None,
     text_column: TextColumn = "text",
     accept_changes: Annotated[bool, Flag] = False,
     trust_code: TrustCode = False,
@@ -118,11 +122,13 @@ def command(
         made of its own, new pieces begin as the mean of their old ones.
     general
         With --from: text of another kind. The loss before and after is told for it and for the data.
+    units
+        A dictionary for ERNIE: one entry a line, its text, a tab, and phrase or entity.
     accept_changes
         Go on although code, versions or the machine have changed; the run records it.
     """
     run = pretrain(
-        recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, general=general,
+        recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, general=general, units=units,
         text_column=text_column, accept_changes=accept_changes, trust_code=trust_code,
     )  # fmt: skip
     result = summary(run)

@@ -67,6 +67,8 @@ class MaskedLM(Objective[Window]):
     def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         if self.selection == "rounded":
             chosen, ids = self._rounded(source, vocab, rng)
+        elif self.selection == "bernoulli":
+            chosen, ids = self._independent(source, vocab, rng)
         else:
             chosen = self.choose(source, rng)
             shares = (self.mask_share, self.random_share)
@@ -105,6 +107,26 @@ class MaskedLM(Objective[Window]):
                     taken[u] = True
                     budget -= int(sizes[u])
         return open_slots[taken[unit]]
+
+    def _independent(
+        self, source: Window, vocab: Vocabulary, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """The chosen slots and the ids with the noise in them, by one uniform number a token (spec 08 section 3).
+
+        A unit is chosen by its first token's number, which, being below ``noise_density`` then, decides what becomes
+        of that token too; the others' decide of them.
+        """
+        length = len(source)
+        uniform, units = rng.random(length), source.units(self.unit)
+        first = np.ones(length, bool)
+        first[1:] = units[1:] != units[:-1]
+        chosen = (uniform[first] <= self.noise_density)[np.cumsum(first) - 1] & ~source.special
+        scaled = uniform / np.where(first, self.noise_density, 1.0)
+        not_masked = 1 - self.mask_share
+        swapped = chosen & (scaled <= not_masked) & (scaled > not_masked - self.random_share)
+        ids = np.where(chosen & (scaled > not_masked), vocab.require("mask"), source.ids)
+        ids[swapped] = rng.integers(vocab.size, size=int(swapped.sum()))
+        return np.flatnonzero(chosen), ids
 
     def _rounded(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> tuple[Array, Array]:
         """The chosen slots, ascending, and the ids with the noise in them: fairseq's draws in their order."""

@@ -22,6 +22,9 @@ def objective_of(imported: Imported) -> Objective[Any]:
     match imported.family:
         case "bert":
             reader = MaskedLM(next_sentence="next_sentence" in imported.heads)
+        case "ernie":
+            pairs = "next_sentence" in imported.heads
+            reader = MaskedLM(unit="word", selection="bernoulli", next_sentence=pairs)
         case "roberta":
             reader = MaskedLM(selection="rounded", segments="separator")
         case "electra":  # a published generator is a masked language model

@@ -111,7 +111,7 @@ def following_pairs(
     for at in range(last + 1):
         if at < last and cuts[at + 1] - cuts[begin] < target:
             continue
-        middle = cuts[at + 1] if draw.random() < single_share else cuts[begin] + (target - 3) // 2
+        middle = cuts[at + 1] + 1 if draw.random() < single_share else cuts[begin] + (target - 3) // 2
         split = begin + 1
         while split <= at and (cuts[split + 1] < middle or (cuts[split] < middle and draw.random() < 0.5)):
             split += 1

@@ -30,6 +30,7 @@ from plume.text.splits import SPLITS
 from plume.text.tokenizing import Tokenizer
 from plume.text.tokens import FORMAT, KINDS, TokenStore, journal_of, shard_is_true
 from plume.text.tokens import Tokens as Tokens
+from plume.text.units import Lexicon, Units
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -53,6 +54,7 @@ def build(
     text_column: str = "text",
     more: Sequence[str] = (),
     segment_words: bool = False,
+    lexicon: Lexicon | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TokenStore:
     """Tokenize files and folders into a store of three splits, or go on where a killed build stopped.
@@ -60,6 +62,7 @@ def build(
     A finished store of the same data, tokenizer and options is opened as it is. Documents that are empty or
     damaged are left out and listed in ``rejected.jsonl``. Memory stays bounded whatever the size of the data.
     ``more`` are further columns of a document, each after the one before; ``marks.PART`` says where one begins.
+    ``segment_words``: Chinese words by rjieba; ``lexicon``: those, and its phrases and entities.
 
     Raises:
         UserError: no text, unreadable files, a full disk, or a folder with a store of something else.
@@ -70,6 +73,9 @@ def build(
     if more:
         options["more"] = list(more)
     files = _describe(sources, folder)
+    if lexicon is not None:
+        options["units"] = lexicon.fingerprint
+    units = None if lexicon is None else Units(lexicon, tokenizer)
     with _locked(folder):
         if (folder / "index.json").exists():
             store = TokenStore.open(folder)
@@ -81,7 +87,7 @@ def build(
             )
         check(sources, text_column=text_column, more=more)
         try:
-            return _Builder(folder, tokenizer, sources, files, options, progress).run()
+            return _Builder(folder, tokenizer, sources, files, options, progress, units).run()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
@@ -117,7 +123,9 @@ class _Builder:
         files: list[dict[str, Any]],
         options: dict[str, Any],
         progress: Callable[[Progress], None] | None,
+        units: Units | None = None,
     ) -> None:
+        self.units = units
         self.folder, self.tokenizer, self.sources, self.files = folder, tokenizer, sources, files
         self.options, self.progress = options, progress
         self.more: Sequence[str] = options.get("more", ())
@@ -164,7 +172,10 @@ class _Builder:
             for row in batch.rejected:
                 reason = f"{row.status}: {row.reason}"
                 state.reasons[reason] = state.reasons.get(reason, 0) + 1
-        flat = self.tokenizer.encode_flat(batch.texts, segment_words=self.options["segment_words"])
+        if self.units is not None:
+            flat = self.units.encode(batch.texts)
+        else:
+            flat = self.tokenizer.encode_flat(batch.texts, segment_words=self.options["segment_words"])
         self._add_flat(joined(flat, 1 + len(self.more)), batch)
         state.file, state.rows = batch.file, batch.rows
 

@@ -15,6 +15,7 @@ from plume.errors import UserError
 from plume.text.encoding import joined
 from plume.text.marks import PART
 from plume.text.splits import SPLITS, Split
+from plume.text.units import Lexicon, Units
 
 if TYPE_CHECKING:
     from plume.text.tokenizing import Tokenizer
@@ -48,11 +49,14 @@ class Tokens:
         return len(self.documents) - 1
 
     @staticmethod
-    def of(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]], *, name: str = "train") -> Tokens:
+    def of(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]], *, name: str = "train",
+           lexicon: Lexicon | None = None) -> Tokens:  # fmt: skip
         """A few texts in memory, or rows of as many columns each, for pictures and tests."""
         rows = [(row,) if isinstance(row, str) else row for row in texts]
         kept = [row for row in rows if all(text and not text.isspace() for text in row)]
-        flat = joined(tokenizer.encode_flat([t for row in kept for t in row]), len(kept[0]) if kept else 1)
+        parts = [text for row in kept for text in row]
+        marked = tokenizer.encode_flat(parts) if lexicon is None else Units(lexicon, tokenizer).encode(parts)
+        flat = joined(marked, len(kept[0]) if kept else 1)
         ends = np.cumsum(flat.lengths)[flat.lengths > 0]
         size = sum(len(text.encode("utf-8", "replace")) for row in kept for text in row)
         return Tokens(flat.ids, flat.marks, np.concatenate([[0], ends]).astype(np.int64), size, name)

@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "tokenizer"
 
     @property
+    def units(self) -> Path:
+        """The dictionary of phrases and entities that its text was marked with, where it was."""
+        return self.path / "units.tsv"
+
+    @property
     def tokens(self) -> Path:
         return self.path / "tokens"
 

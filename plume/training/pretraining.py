@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ from plume import config
 from plume.errors import UserError
 from plume.models.heads import Head
 from plume.models.pretrained import Backbone, PretrainedModel
-from plume.objectives.masked import MaskedLM
 from plume.text import extending
 from plume.text.readers import read
 from plume.text.splits import split_of
 from plume.text.store import Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
 from plume.text.tokens import TokenStore
+from plume.text.units import Lexicon
 from plume.training import continued, session, stages
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder
@@ -35,6 +35,7 @@ def pretrain(
     tokenizer: Path | None = None,
     start: Path | None = None,
     general: Sequence[Path] = (),
+    units: Path | None = None,
     text_column: str = "text",
     accept_changes: bool = False,
 ) -> Path:
@@ -45,6 +46,8 @@ def pretrain(
     its own, each new piece begins as the mean of its old ones. Then the held-out loss is measured before and after, on
     ``data`` and on ``general`` text, to see what was learnt and what forgotten (continued.json). ``accept_changes``
     resumes a run although code, versions or machine have changed, and records what did. A finished run says so.
+    ``units``: a dictionary of phrases and entities (``plume.text.units``), for recipes that mask them; without one,
+    words that often stand together are phrases.
 
     Returns ``out``. Under ``torchrun`` every process calls this.
 
@@ -57,7 +60,7 @@ def pretrain(
         if held.finished:
             held.only_first(lambda: _finished(held))
             return out
-        held.only_first(lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column))
+        held.only_first(lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column, units))
         pieces = Tokenizer.load(held.folder.tokenizer)
         store = TokenStore.open(held.folder.tokens)
         vocab, tokens = pieces.vocabulary, store.split("train")
@@ -161,15 +164,19 @@ def _prepare(
     given: Path | None,
     start: Path | None,
     column: str,
+    units: Path | None,
 ) -> None:
     """Tokenizer and token store of the run. Bad data is refused before anything is written."""
     folder = held.folder
     column, *more = columns(recipe) or (column,)
+    lexicon = _lexicon(folder, recipe, units, lambda: training_texts(data, column, more))
     pieces = choose_tokenizer(folder, recipe.tokenizer, given or start, data, column, more)
     session.begin(folder, recipe)
     session.keep_tokenizer(folder, pieces)
-    words = any(isinstance(o, MaskedLM) and o.unit != "token" for o in stages.objectives(recipe))
-    tokenize(data, pieces, folder, column, more, segment_words=words)
+    if lexicon is not None and not folder.units.exists():
+        lexicon.save(folder.units)
+    words = "word" in stages.grains(recipe)
+    tokenize(data, pieces, folder, column, more, segment_words=words, lexicon=lexicon)
 
 
 def choose_tokenizer(
@@ -208,6 +215,7 @@ def tokenize(
     more: Sequence[str] = (),
     *,
     segment_words: bool = False,
+    lexicon: Lexicon | None = None,
 ) -> TokenStore:
     """The run's token store, built or gone on with."""
     with ShareLine("tokenizing") as line:
@@ -222,8 +230,37 @@ def tokenize(
             text_column=column,
             more=more,
             segment_words=segment_words,
+            lexicon=lexicon,
             progress=tell,
         )
+
+
+def _lexicon(
+    folder: RunFolder, recipe: Pretraining, given: Path | None, texts: Callable[[], Iterator[str]]
+) -> Lexicon | None:
+    """The phrases and entities that a recipe masks; None: it masks none.
+
+    Raises:
+        UserError: the dictionary is broken, another than the run was begun with, or of no use here.
+    """
+    wanted, own = stages.grains(recipe) & {"phrase", "entity"}, folder.units
+    if not wanted:
+        if given is not None:
+            raise UserError(f"this recipe masks neither phrases nor entities: leave --units {given} out")
+        return None
+    found = None if given is None else Lexicon.read(given)
+    if own.is_file():
+        before = Lexicon.read(own)
+        if found is not None and found != before:
+            raise UserError(
+                f"{folder.path} was begun with another dictionary than {given}: name the same one, or choose "
+                f"another --out"
+            )
+        return before
+    if found is None:
+        say("no --units: words that often stand together are phrases, and no entity is known")
+        found = Lexicon.find(texts())
+    return found
 
 
 def columns(recipe: Pretraining) -> tuple[str, ...]:

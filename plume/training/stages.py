@@ -7,7 +7,9 @@ from typing import Any
 
 from plume.errors import UserError
 from plume.objectives.base import Objective
+from plume.objectives.masked import MaskedLM
 from plume.seeding import key
+from plume.text.marks import Grain
 from plume.text.store import Tokens
 from plume.text.windows import Plan, Window, Windows
 from plume.training.loader import Epochs, Phase
@@ -36,6 +38,11 @@ def resolve(recipe: Pretraining) -> Iterator[tuple[int, Windows, Objective[Any],
 def windows(recipe: Pretraining) -> list[Windows]:
     """The recipe's windows and those that stages put in their place."""
     return [recipe.windows, *(windows for _, windows, _, _ in resolve(recipe))]
+
+
+def grains(recipe: Pretraining) -> set[Grain]:
+    """The units that the recipe's objectives mask."""
+    return {o.unit for o in objectives(recipe) if isinstance(o, MaskedLM)}
 
 
 def objectives(recipe: Pretraining) -> list[Objective[Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-from plume.models.interop import bart, bert, electra, gpt2, marian, roberta, t5, xlnet
+from plume.models.interop import bart, bert, electra, ernie, gpt2, marian, roberta, t5, xlnet
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -22,6 +22,7 @@ _IMPORT = {
     "bart": bart.import_folder,
     "bert": bert.import_folder,
     "electra": electra.import_folder,
+    "ernie": ernie.import_folder,
     "gpt2": gpt2.import_folder,
     "marian": marian.import_folder,
     "roberta": roberta.import_folder,
@@ -36,6 +37,7 @@ _EXPORT = (
     (bart.describes, bart.export_folder),
     (marian.describes, marian.export_folder),
     (roberta.describes, roberta.export_folder),
+    (ernie.describes, ernie.export_folder),
     (bert.describes, bert.export_folder),
     (gpt2.describes, gpt2.export_folder),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop import encoders
 from plume.models.interop.encoders import Family
 from plume.models.interop.folder import Imported, Rule, read_config, tokenizer_files, write
-from plume.models.pretrained import PretrainedModel
-from plume.models.transformer import TransformerConfig
+from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 
 FAMILY = Family(
@@ -50,6 +51,16 @@ def describes(model: PretrainedModel) -> bool:
     return encoders.one_stack_post_norm(model)
 
 
+def make_head(name: str, backbone: Backbone, num_labels: int) -> Head:
+    """A head of a published BERT."""
+    assert isinstance(backbone, Transformer)
+    if name == "masked_token":
+        return TokenHead(backbone, transform=True, bias=True)
+    if name == "next_sentence":
+        return PooledHead(backbone, 2)
+    return PooledHead(backbone, num_labels, dropout=backbone.config.dropout)
+
+
 def import_folder(folder: Path) -> Imported:
     """Read a BertModel, or one with the heads of pretraining, masked tokens or classification.
 
@@ -63,7 +74,9 @@ def import_folder(folder: Path) -> Imported:
     if "cls.predictions.decoder.bias" in theirs:
         theirs["cls.predictions.bias"] = theirs.pop("cls.predictions.decoder.bias")
     pooled = "label" if "classifier.weight" in theirs else "next_sentence"
-    return encoders.imported(folder, FAMILY, config, theirs, rules(config.num_layers, pooled), PARTS)
+    return encoders.imported(
+        folder, FAMILY, config, theirs, rules(config.num_layers, pooled), PARTS, make_head
+    )
 
 
 def export_folder(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plume.models.heads import Head, PooledHead, TokenHead
-from plume.models.interop import encoders
+from plume.models.interop import bert, encoders
 from plume.models.interop.encoders import Family
 from plume.models.interop.folder import Imported, Rule, field, read_config, tokenizer_files, write
-from plume.models.pretrained import Backbone, PretrainedModel
-from plume.models.transformer import Transformer, TransformerConfig
+from plume.models.pretrained import PretrainedModel
+from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
 
 FAMILY = Family(
@@ -47,14 +46,6 @@ def describes(model: PretrainedModel) -> bool:
     return encoders.one_stack_post_norm(model) and model.backbone.config.position_offset > 0
 
 
-def make_head(name: str, backbone: Backbone, num_labels: int) -> Head:
-    """A head of a published RoBERTa."""
-    assert isinstance(backbone, Transformer)
-    if name == "masked_token":
-        return TokenHead(backbone, transform=True, bias=True)
-    return PooledHead(backbone, num_labels, dropout=backbone.config.dropout)
-
-
 def import_folder(folder: Path) -> Imported:
     """Read a RobertaForMaskedLM, RobertaForSequenceClassification or RobertaModel.
 
@@ -68,7 +59,7 @@ def import_folder(folder: Path) -> Imported:
     theirs = encoders.unprefixed(folder, FAMILY)
     if "lm_head.decoder.bias" in theirs:
         theirs["lm_head.bias"] = theirs.pop("lm_head.decoder.bias")
-    return encoders.imported(folder, FAMILY, config, theirs, rules(config.num_layers), PARTS, make_head)
+    return encoders.imported(folder, FAMILY, config, theirs, rules(config.num_layers), PARTS, bert.make_head)
 
 
 def export_folder(
