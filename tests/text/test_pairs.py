@@ -85,10 +85,8 @@ def test_a_text_without_a_pair_is_refused_in_one_sentence() -> None:
 def test_the_two_questions_exclude_each_other_and_need_their_windows() -> None:
     with pytest.raises(ValueError, match="use one"):
         MaskedLM(next_sentence=True, sentence_order=True)
-    for question, windows in (
-        ("next_sentence", SegmentPairs(48, second="swapped")),
-        ("sentence_order", SegmentPairs(48)),
-    ):
+    questions = (("next_sentence", SegmentPairs(48, second="swapped")), ("sentence_order", SegmentPairs(48)))
+    for question, windows in questions:
         with pytest.raises(ValueError, match="windows.second"):
             MaskedLM(**{question: True}).example(all_windows(windows, text())[0], VOCAB, rng(0, "noise"))  # type: ignore[arg-type]
 
