@@ -32,7 +32,7 @@ def describes(model: PretrainedModel) -> bool:
     """Whether ``model`` is a BERT with ReLU (ERNIE 1.0) or with task embeddings (its successors)."""
     if not encoders.one_stack_post_norm(model):
         return False
-    config = model.backbone.config
+    config: TransformerConfig = model.backbone.config
     return config.task_types > 0 or config.activation == "relu"
 
 
