@@ -27,7 +27,7 @@ from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models import interop
-from plume.models.heads import Asked, Head, TokenHead
+from plume.models.heads import Asked, Head, Reads, TokenHead
 from plume.models.ngrams import NGrams
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import TransformerConfig
@@ -375,7 +375,8 @@ class Run:
         if not sum(map(len, parts)):
             raise UserError("the text is empty: there is nothing to read")
         nothing = np.zeros(0, np.int64)
-        alone = len(self._reader.ask_next(nothing, self._vocab)[0]) == 0 and len(parts) == 1
+        two = self._reader.prompt(nothing, self._vocab) is not None
+        alone = not two and len(parts) == 1 and not len(self._reader.ask_next(nothing, self._vocab)[0])
         if alone:  # a causal family: the text as it is
             slots = self._reader.ask_next(parts[0][: self.max_length], self._vocab)[0]
             return slots
@@ -394,6 +395,7 @@ class Run:
         texts: Sequence[Slots[Array]],
         answer: Callable[[Slots[Array], Sequence[Tensor]], T],
         network: PretrainedModel | None = None,
+        reads: Reads = "last",
     ) -> list[T]:
         """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together."""
         found: dict[int, T] = {}
@@ -405,7 +407,7 @@ class Run:
             examples = [Example(texts[i], self._reader.read_decoder(texts[i], self._vocab)) for i in group]
             batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self._device)
             hidden = (network or self.network).backbone(batch.inputs, batch.decoder_inputs)
-            layers = hidden.layers or (hidden.last,)
+            layers = hidden.layers or (hidden.last,) if reads == "last" else (hidden[reads],)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
             at += size
@@ -435,7 +437,9 @@ class Run:
         speaker = self.speaker
         name_of = "masked_token" if "masked_token" in speaker.heads else "permuted_token"
         head: Head = speaker.heads[name_of]
-        logits = self._each([framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker)[0]
+        logits = self._each(
+            [framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker, head.reads
+        )[0]
         logits[:, list(self._vocab.special)] = -torch.inf
         answers = []
         for place, slot in zip(np.flatnonzero(ids == mask), asked.tolist(), strict=True):
@@ -560,7 +564,7 @@ def _has_weights(name: str, head: Head, backbone: Any, state: dict[str, Tensor])
 
 def _load_published(path: Path) -> Run:
     imported = interop.load(path)
-    tokenizer = Tokenizer.from_hf(path)
+    tokenizer = Tokenizer.from_hf(path).with_rows(imported.vocab_size)
     return Run(path, imported.model(tokenizer.vocabulary), objective_of(imported), tokenizer)
 
 

@@ -35,7 +35,7 @@ def import_folder(folder: str | Path, *, out: str | Path) -> Run:
     if source.is_file():
         return _import_arpa(source, run)
     imported = interop.load(source)
-    tokenizer = Tokenizer.from_hf(source)
+    tokenizer = Tokenizer.from_hf(source).with_rows(imported.vocab_size)
     imported.model(tokenizer.vocabulary)  # does it fit?
     with run.lock():
         if run.exists() or run.checkpoints.exists():
@@ -80,6 +80,7 @@ def _import_arpa(source: Path, run: RunFolder) -> Run:
 def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     """A recipe that goes on where the published model stopped: its shape, its objective, plain training values."""
     from plume.objectives.classification import Classification
+    from plume.objectives.sequence_to_sequence import SequenceToSequence
     from plume.runs import objective_of
     from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece, Words
     from plume.text.windows import FullSentences, PackedStream, SegmentPairs, TextPairs, Windows
@@ -91,9 +92,9 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
         return Adaptation(objective=objective, model=imported.config, training=training)
     kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters,
              "words": Words}  # fmt: skip
-    windows: Windows = FullSentences(length)
-    if imported.family in ("gpt2", "marian"):
-        windows = PackedStream(length) if imported.family == "gpt2" else TextPairs(length)
+    windows: Windows = PackedStream(length) if imported.family == "gpt2" else FullSentences(length)
+    if isinstance(objective, SequenceToSequence):
+        windows = TextPairs(length)
     pairs = "next_sentence" in imported.heads
     return Pretraining(
         tokenizer=kinds[tokenizer.kind](tokenizer.vocabulary.size),

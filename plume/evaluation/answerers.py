@@ -115,8 +115,10 @@ def network(
     name = "next_token" if "next_token" in heads else heads[0]
     ids = np.zeros(0, np.int64)
     frame, prefix = 0, vocab.eos if vocab.eos is not None else vocab.bos
-    asks: Callable[[Question], Iterator[Slots[Array]]]
-    if reads_causally(objective, vocab):
+    asks: Callable[[Question], Iterator[Example[Array]]]
+    if objective.prompt(ids, vocab) is not None:
+        asks = _Writing(name, objective, vocab).asks
+    elif reads_causally(objective, vocab):
         asks = _Causal(name).asks
     elif name == "masked_token":
         frame, prefix = len(objective.read([ids], vocab)[0]), None
@@ -133,7 +135,7 @@ def network(
 class _Causal:
     head: str
 
-    def asks(self, question: Question) -> Iterator[Slots[Array]]:
+    def asks(self, question: Question) -> Iterator[Example[Array]]:
         ids, scored = question
         if len(ids) <= scored:
             raise UserError(
@@ -142,7 +144,7 @@ class _Causal:
             )
         labels = np.full(len(ids) - 1, IGNORE)
         labels[len(labels) - scored :] = ids[len(ids) - scored :]
-        yield Slots.causal(ids[:-1], labels={self.head: labels})
+        yield Example(Slots.causal(ids[:-1], labels={self.head: labels}))
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class _Masked:
     objective: Objective[Any]
     vocab: Vocabulary
 
-    def asks(self, question: Question) -> Iterator[Slots[Array]]:
+    def asks(self, question: Question) -> Iterator[Example[Array]]:
         ids, scored = question
         mask = self.vocab.require("mask")
         whole, _ = self.objective.read([ids], self.vocab)
@@ -159,7 +161,7 @@ class _Masked:
         for i in range(at + len(ids) - scored, at + len(ids)):
             hidden, labels = whole.input_ids.copy(), np.full(len(whole), IGNORE)
             hidden[i], labels[i] = mask, whole.input_ids[i]
-            yield replace(whole, input_ids=hidden, labels={self.head: labels})
+            yield Example(replace(whole, input_ids=hidden, labels={self.head: labels}))
 
 
 def _place(framed: Array, ids: Ints) -> int:
@@ -175,13 +177,36 @@ class _Asking:
     objective: Objective[Any]
     vocab: Vocabulary
 
-    def asks(self, question: Question) -> Iterator[Slots[Array]]:
+    def asks(self, question: Question) -> Iterator[Example[Array]]:
         ids, scored = question
         for t in range(len(ids) - scored, len(ids)):
             slots, at = self.objective.ask_next(ids[:t], self.vocab)
             labels = np.full(len(slots), IGNORE)
             labels[at] = ids[t]
-            yield replace(slots, labels={self.head: labels})
+            yield Example(replace(slots, labels={self.head: labels}))
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """Two stacks: the first reads what stands before, the second is asked for the rest in one pass."""
+
+    head: str
+    objective: Objective[Any]
+    vocab: Vocabulary
+
+    def asks(self, question: Question) -> Iterator[Example[Array]]:
+        ids, scored = question
+        before, asked = np.split(ids, [len(ids) - scored])
+        begun = self.objective.prompt(before, self.vocab)
+        assert begun is not None and begun.decoder_inputs is not None
+        start = begun.decoder_inputs.input_ids
+        labels = np.concatenate([np.full(len(start) - 1, IGNORE), asked])
+        written = Slots.causal(np.concatenate([start, asked[:-1]]), labels={self.head: labels})
+        yield Example(begun.inputs, written)
+
+
+def _slots(example: Example[Array]) -> int:
+    return max(len(example.inputs), 0 if example.decoder_inputs is None else len(example.decoder_inputs))
 
 
 class _Network:
@@ -189,7 +214,7 @@ class _Network:
         self,
         model: PretrainedModel,
         head: str,
-        asks: Callable[[Question], Iterator[Slots[Array]]],
+        asks: Callable[[Question], Iterator[Example[Array]]],
         window: int | None,
         prefix: int | None,
         pseudo: bool,
@@ -208,19 +233,19 @@ class _Network:
         # Long ones first: rows of like length waste no padding, and too large a batch shows at once.
         order = sorted(range(len(questions)), key=lambda i: -len(questions[i].ids))
         found: list[list[Answer]] = [[] for _ in questions]
-        waiting: list[Slots[Array]] = []
+        waiting: list[Example[Array]] = []
         owners: list[int] = []
         was_training = self._model.training
         self._model.eval()
         try:
             for i in order:
-                for slots in self._asks(questions[i]):
+                for example in self._asks(questions[i]):
                     if (
                         waiting
-                        and (len(waiting) + 1) * max(map(len, (waiting[0], slots))) > self._batch_slots
+                        and (len(waiting) + 1) * max(map(_slots, (waiting[0], example))) > self._batch_slots
                     ):
                         self._flush(waiting, owners, found, greedy)
-                    waiting.append(slots)
+                    waiting.append(example)
                     owners.append(i)
             self._flush(waiting, owners, found, greedy)
         finally:
@@ -229,18 +254,19 @@ class _Network:
                 for part in found]  # fmt: skip
 
     def _flush(
-        self, waiting: list[Slots[Array]], owners: list[int], found: list[list[Answer]], greedy: bool
+        self, waiting: list[Example[Array]], owners: list[int], found: list[list[Answer]], greedy: bool
     ) -> None:
         if not waiting:
             return
-        examples = [Example(slots) for slots in waiting]
-        batch = collate(examples, packed=self._model.backbone.packs, pad_id=self._pad).to(self._device)
+        batch = collate(waiting, packed=self._model.backbone.packs, pad_id=self._pad).to(self._device)
         cast: AbstractContextManager[Any] = nullcontext()
         if self._autocast is not None:
             cast = torch.autocast(self._device.type, self._autocast)
         with cast:
             head: Head = self._model.heads[self._name]
-            asked = ask(batch, self._name, self._model.backbone(batch.inputs)[head.reads])
+            asked = ask(
+                batch, self._name, self._model.backbone(batch.inputs, batch.decoder_inputs)[head.reads]
+            )
             log_probs, firsts = [], []
             for states, labels in zip(
                 torch.split(asked.hidden, 1024), torch.split(asked.labels, 1024), strict=True

@@ -17,7 +17,7 @@ from torch import Tensor
 from plume.errors import UserError
 from plume.generation.packing import PackedLinear, packable, prepared
 from plume.models.heads import TokenHead
-from plume.models.memory import follow
+from plume.models.memory import Kept, follow
 from plume.models.pretrained import Hidden
 from plume.slots import NEVER, Example, Memory, Slots, collate
 from plume.vocabulary import Vocabulary
@@ -71,6 +71,8 @@ class Asks(Protocol):
     """What is needed of an ``Objective``: how its family is asked for the token after ``ids``."""
 
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]: ...
+
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array] | None: ...
 
 
 class CausalNetwork:
@@ -133,6 +135,76 @@ class PrefixNetwork(CausalNetwork):
             ranks = torch.where(inputs.document_ids >= 0, 0, NEVER)
             inputs = replace(inputs, visible_at=ranks, sees_until=ranks, layout=None)
         return super()._read(inputs, decoder_inputs, memory)
+
+
+class WritingNetwork(CausalNetwork):
+    """Two stacks: the first reads the prompt, the second writes what follows; both as the family begins them.
+
+    Rows of ids are a prompt where there is no memory, and what was written where there is one. The memory keeps
+    which slots of the first stack may be seen as one more layer [R, 2, L]. ``room``: the most slots of a stack.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        objective: Asks,
+        vocab: Vocabulary,
+        head: str,
+        room: int | None,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model, head, None, dtype=dtype)
+        self._objective, self._vocab, self._room = objective, vocab, room
+
+    @torch.inference_mode()
+    def next_token_log_probs(
+        self,
+        inputs: Slots[Tensor],
+        decoder_inputs: Slots[Tensor] | None = None,
+        *,
+        memory: Memory | None = None,
+    ) -> NextToken:
+        if decoder_inputs is not None:  # the caller keeps the two stacks apart
+            return super().next_token_log_probs(inputs, decoder_inputs, memory=memory)
+        if memory is None or memory.slots is None:
+            examples = [self._framed(ids) for ids in _ids(inputs)]
+            batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self.device)
+            seen = torch.stack([batch.inputs.document_ids, batch.inputs.visible_at], 1)
+            return _with(super().next_token_log_probs(batch.inputs, batch.decoder_inputs), seen)
+        *_, seen = memory.layers
+        documents, visible = seen.unbind(1)
+        read = Slots(
+            input_ids=torch.zeros_like(documents), position_ids=torch.zeros_like(documents),
+            token_type_ids=torch.zeros_like(documents), visible_at=visible, sees_until=visible,
+            document_ids=documents, example_ids=torch.zeros_like(documents),
+        )  # fmt: skip
+        written = (memory.slots.document_ids >= 0).sum(-1, keepdim=True)
+        if self._room is not None and int(written.max()) >= self._room:
+            raise UserError(f"this model writes at most {self._room} tokens: ask for fewer")
+        new = replace(inputs, position_ids=written, visible_at=written, sees_until=written)
+        past = Memory(memory.slots, _layers(memory.layers, memory.layers[:-1]))
+        return _with(super().next_token_log_probs(read, new, memory=past), seen)
+
+    def _framed(self, ids: Array) -> Example[Array]:
+        example = self._objective.prompt(ids, self._vocab)
+        assert example is not None
+        if self._room is not None and len(example.inputs) > self._room:
+            raise UserError(
+                f"the prompt has {len(example.inputs)} slots, but this model reads {self._room}: shorten it"
+            )
+        return example
+
+
+def _with(answer: NextToken, seen: Tensor) -> NextToken:
+    memory = answer.memory
+    assert memory is not None
+    return NextToken(answer.logits, Memory(memory.slots, _layers(memory.layers, (*memory.layers, seen))))
+
+
+def _layers(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """``new`` in the buffers of ``old``, where it has some, so that they go on growing."""
+    return Kept(new, old.buffers) if isinstance(old, Kept) else new
 
 
 class AskingNetwork:
@@ -229,6 +301,8 @@ def language_model(
             "generate with the run it was adapted from"
         )
     head = "next_token" if "next_token" in tokens else tokens[0]
+    if objective.prompt(_probe(vocab), vocab) is not None:
+        return WritingNetwork(model, objective, vocab, head, context_length, dtype=dtype)
     if reads_causally(objective, vocab):
         return CausalNetwork(model, head, context_length, dtype=dtype)
     if _asks_with(objective, vocab, Slots.prefix(_probe(vocab), len(_probe(vocab)))):

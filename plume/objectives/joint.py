@@ -96,6 +96,9 @@ class JointDenoising(Objective[Window]):
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.spans.read(segments, vocab)
 
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array]:
+        return self.spans.read_decoder(inputs, vocab)
+
     def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array]:
         return self.spans.prompt(ids, vocab)
 

@@ -35,6 +35,8 @@ def objective_of(imported: Imported) -> Objective[Any]:
             reader = Denoising(permute_sentences=1.0, infilling=0.3, output_bias=biased)
         case "marian":
             reader = SequenceToSequence(label_smoothing=0.1, output_bias=biased)
+        case "t5":  # a published one answers tasks; how its spans were hidden, its files do not say
+            reader = SequenceToSequence(start="pad")
         case _:
             reader = CausalLM()
     if "label" not in imported.heads:

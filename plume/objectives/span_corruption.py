@@ -112,6 +112,10 @@ class SpanCorruption(Objective[Window]):
         ids = np.concatenate([np.append(s, vocab.require("eos")) for s in segments]).astype(np.int64)
         return Slots.bidirectional(ids), len(ids) - 1
 
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array]:
+        """The same text behind the padding token, as T5's classifiers read it."""
+        return Slots.causal(np.concatenate([[vocab.require("pad")], inputs.input_ids[:-1]]))
+
     def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array]:
         """A text that ends in a hidden span: what the second stack writes there goes on with the text."""
         (mark,) = vocab.require_sentinels(1)

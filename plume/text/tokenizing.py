@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +140,13 @@ class Tokenizer:
         from plume.text import published
 
         published.write(self._inner, self.vocabulary, Path(folder), framed=framed)
+
+    def with_rows(self, rows: int) -> Tokenizer:
+        """The same tokenizer for a model whose tables are rounded up to 128 rows, as T5's 32,128 for 32,100 tokens."""
+        size = self.vocabulary.size
+        if rows == size or rows != -(-size // 128) * 128:
+            return self
+        return Tokenizer(self._inner, self.kind, replace(self.vocabulary, size=rows))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -283,7 +290,7 @@ class Tokenizer:
     @cached_property
     def _pieces(self) -> list[str]:
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
-        pieces = [""] * (max(vocabulary.values(), default=-1) + 1)
+        pieces = [""] * max(self.vocabulary.size, max(vocabulary.values(), default=-1) + 1)
         for piece, number in vocabulary.items():
             pieces[number] = piece
         return pieces
