@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plume.errors import UserError
 from plume.generation.decoding import select_rows
-from plume.generation.language_models import LanguageModel, slotwise
+from plume.generation.language_models import LanguageModel, WritingNetwork, slotwise
 from plume.generation.sampling import Decoding, Row, penalize
 from plume.slots import Array, Example, Layout, Memory, Slots, collate
 
@@ -145,7 +145,7 @@ def search(
 
 def _check(model: LanguageModel, prompt: Example[Array], how: Decoding, number: int) -> None:
     last = prompt.inputs if prompt.decoder_inputs is None else prompt.decoder_inputs
-    room = model.context_length
+    room = model.room if isinstance(model, WritingNetwork) else model.context_length
     if not len(last):
         raise UserError(f"prompt {number} is empty: give it at least one token")
     if room is None:

@@ -155,7 +155,7 @@ class WritingNetwork(CausalNetwork):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, head, None, dtype=dtype)
-        self._objective, self._vocab, self._room = objective, vocab, room
+        self._objective, self._vocab, self.room = objective, vocab, room
 
     @torch.inference_mode()
     def next_token_log_probs(
@@ -180,8 +180,8 @@ class WritingNetwork(CausalNetwork):
             document_ids=documents, example_ids=torch.zeros_like(documents),
         )  # fmt: skip
         written = (memory.slots.document_ids >= 0).sum(-1, keepdim=True)
-        if self._room is not None and int(written.max()) >= self._room:
-            raise UserError(f"this model writes at most {self._room} tokens: ask for fewer")
+        if self.room is not None and int(written.max()) >= self.room:
+            raise UserError(f"this model writes at most {self.room} tokens: ask for fewer")
         new = replace(inputs, position_ids=written, visible_at=written, sees_until=written)
         past = Memory(memory.slots, _layers(memory.layers, memory.layers[:-1]))
         return _with(super().next_token_log_probs(read, new, memory=past), seen)
@@ -189,9 +189,9 @@ class WritingNetwork(CausalNetwork):
     def _framed(self, ids: Array) -> Example[Array]:
         example = self._objective.prompt(ids, self._vocab)
         assert example is not None
-        if self._room is not None and len(example.inputs) > self._room:
+        if self.room is not None and len(example.inputs) > self.room:
             raise UserError(
-                f"the prompt has {len(example.inputs)} slots, but this model reads {self._room}: shorten it"
+                f"the prompt has {len(example.inputs)} slots, but this model reads {self.room}: shorten it"
             )
         return example
 
