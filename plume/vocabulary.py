@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,7 @@ class Vocabulary:
     ``size`` counts every id, special ones included. A special token that the tokenizer lacks is ``None``;
     ``require`` turns that into one sentence for the user. ``sentinels`` are T5's, in the order they are used.
     ``counts``, an entry an id, says how often each occurred in the text that the tokenizer was trained on; it
-    is empty where that is not known.
+    is empty where that is not known. ``pieces`` are the spellings of all ids, given where tokens are words.
     """
 
     size: int
@@ -25,6 +25,7 @@ class Vocabulary:
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
+    pieces: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def special(self) -> frozenset[int]:

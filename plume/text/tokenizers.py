@@ -21,6 +21,7 @@ from plume.errors import UserError
 from plume.text.boundaries import codepoints
 from plume.text.encoding import Array
 from plume.text.readers import clean, valid
+from plume.text.spelling import INNER
 from plume.text.splits import sample
 from plume.text.tokenizing import Encoding as Encoding
 from plume.text.tokenizing import Kind as Kind
@@ -204,12 +205,14 @@ class Words:
     """One token a word (``plume.text.words``; Chinese by rjieba), the more frequent first; the others are unknown.
 
     ``vocab_size`` at most, and none that occurs fewer than ``min_count`` times. Every word of the text is
-    counted, and the vocabulary keeps the counts (spec 02 section E.1).
+    counted, and the vocabulary keeps the counts (spec 02 section E.1). ``spelled`` keeps the characters of unknown
+    words, for models that read those (ELMo): single characters, written ``##c``, have ids of their own at the end.
     """
 
     vocab_size: int = 100_000
     min_count: int = 1
     lowercase: bool = True
+    spelled: bool = False
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         room = self.vocab_size - len(_BRACKETS)
@@ -237,15 +240,26 @@ class Words:
             raise UserError(
                 f"no word of the text occurs {self.min_count} times: lower tokenizer.min_count, or bring more text"
             )
-        kept = sorted(kept, key=lambda w: (-counts[w], w))[:room]
-        names = [*_BRACKETS.values(), *kept]
+        alphabet = _alphabet(counts, room // 4) if self.spelled else []
+        kept = sorted(kept, key=lambda w: (-counts[w], w))[: room - len(alphabet)]
+        names = [*_BRACKETS.values(), *kept, *(f"{INNER}{c}" for c in alphabet)]
         inner = library.Tokenizer(
             library.models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]")  # noqa: S106
         )
         inner.normalizer = library.normalizers.Lowercase() if self.lowercase else None
         inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
         inner.add_special_tokens(list(_BRACKETS.values()))
-        return _finish(inner, "words", _BRACKETS, tuple([0] * len(_BRACKETS) + [counts[w] for w in kept]))
+        known = [0] * len(_BRACKETS) + [counts[w] for w in kept] + [0] * len(alphabet)
+        return _finish(inner, "words", _BRACKETS, tuple(known))
+
+
+def _alphabet(words: Counter[str], most: int) -> list[str]:
+    """The characters of some words, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for character in word:
+            counts[character] += times
+    return sorted(counts, key=lambda c: (-counts[c], c))[:most]
 
 
 def blank_separated(words: Sequence[str], *, unknown: str, begin: str, end: str) -> Tokenizer:

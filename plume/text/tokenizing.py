@@ -32,6 +32,7 @@ from plume.text.detokenizing import (
 from plume.text.encoding import Array, Flat
 from plume.text.marks import SENTENCE
 from plume.text.readers import clean, valid
+from plume.text.spelling import INNER
 from plume.text.words import WordsEncoder
 from plume.vocabulary import Vocabulary
 
@@ -69,8 +70,8 @@ class Tokenizer:
         inner.encode_special_tokens = True  # "[MASK]" in a user's text is six characters, not the mask
         self._inner = inner
         self.kind: Kind = kind
-        self.vocabulary = vocabulary
         self._settings: dict[str, Any] = json.loads(inner.to_str())
+        self.vocabulary = vocabulary if kind != "words" else replace(vocabulary, pieces=tuple(self._pieces))
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
@@ -221,7 +222,8 @@ class Tokenizer:
             if self.kind == "words" and self._settings["pre_tokenizer"]["type"] != "WhitespaceSplit":
                 lower = self._settings["normalizer"] is not None
                 ids = {p: n for n, p in enumerate(self._pieces) if n not in self.vocabulary.special}
-                return WordsEncoder(ids, self.vocabulary.unk or 0, lowercase=lower)
+                spelled = {p[2:]: n for p, n in ids.items() if p.startswith(INNER) and len(p) == 3}
+                return WordsEncoder(ids, self.vocabulary.unk or 0, lowercase=lower, spelled=spelled)
             if _is_bert(self._settings):
                 prefix = model["continuing_subword_prefix"]
                 return encoding.WordPieceEncoder(
@@ -261,7 +263,7 @@ class Tokenizer:
         if self._family == "wordpiece":
             return WordPieces(self._pieces, silent, self._settings["model"]["continuing_subword_prefix"])
         if self._family == "words":
-            return WordPieces(self._pieces, silent, prefix="\x00")
+            return WordPieces(self._pieces, silent, INNER)
         return ByLibrary(lambda ids: self._inner.decode(ids, skip_special_tokens=True))
 
     def token_bytes(self, id: int) -> bytes | None:
@@ -335,8 +337,8 @@ def _halves(text: str, word: str) -> list[str]:
 
 def _card(vocabulary: Vocabulary) -> dict[str, Any]:
     """The vocabulary as JSON; counts only where there are some, so that older fingerprints stay what they were."""
-    card = asdict(vocabulary)
-    return card if card["counts"] else {name: value for name, value in card.items() if name != "counts"}
+    card = asdict(replace(vocabulary, pieces=()))
+    return {name: value for name, value in card.items() if name not in ("pieces", "counts") or value}
 
 
 def _parts(section: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from plume.text.marks import PART
 from plume.text.marks import Grain as Grain
 from plume.text.pairs import Draws, Pair, Second, following_pairs, pairs_of
 from plume.text.pairs import Grain as PairGrain
+from plume.text.sentences import SentenceRows, sentence_table
 from plume.text.tokens import Tokens
 from plume.text.window import Window as Window
 from plume.vocabulary import Vocabulary
@@ -149,6 +150,43 @@ class Sequential:
         offset = int(rng(seed, "offset", epoch).integers(0, min(step - 1, spare) + 1))
         row = (stream.size - offset - shared) // batch_size
         return Rows(stream, batch_size, row // step, offset, row, step, length)
+
+
+@dataclass(frozen=True)
+class SentenceStream:
+    """Sentence after sentence, each between bos and eos, in ``batch_size`` rows read side by side, memory carried
+    along (spec 04 section 5).
+
+    A step's ``length`` counts what is asked: every word and the end of every sentence. A window holds the whole
+    sentences that it touches; its labels say which of these are its own: ``count`` from ``first`` on.
+    """
+
+    length: int = 20
+    carries: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _positive(self.length)
+
+    def plan(
+        self,
+        tokens: Tokens,
+        vocab: Vocabulary,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        order_epoch: int | None = None,
+    ) -> Plan:
+        starts, asked = sentence_table(tokens)
+        total = int(asked[-1])
+        spare = total - batch_size * length
+        if spare < 0:
+            raise _too_short(tokens, total, batch_size * length, rows=batch_size)
+        offset = int(rng(seed, "offset", epoch).integers(0, min(length - 1, spare) + 1))
+        row = (total - offset) // batch_size
+        marks = vocab.require("bos"), vocab.require("eos")
+        return SentenceRows(tokens, starts, asked, marks, batch_size, offset, row, length)
 
 
 @dataclass(frozen=True)

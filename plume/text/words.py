@@ -101,15 +101,41 @@ def _lower(text: str) -> str:
 
 
 class WordsEncoder:
-    """One token a word: a dictionary from words to ids."""
+    """One token a word: a dictionary from words to ids.
 
-    def __init__(self, ids: dict[str, int], unknown: int, *, lowercase: bool) -> None:
+    ``spelled``, character -> id: after the unknown token stand the characters of the word, as far as they are known.
+    """
+
+    def __init__(
+        self, ids: dict[str, int], unknown: int, *, lowercase: bool, spelled: dict[str, int] | None = None
+    ) -> None:
         self._ids, self._unknown, self._lowercase = ids, unknown, lowercase
+        self._spelled = spelled or {}
 
     def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
         words = cut(texts, lowercase=self._lowercase)
         get, unknown = self._ids.get, self._unknown
         ids = np.fromiter((get(word, unknown) for word in words.words), np.uint32, len(words.words))
+        if self._spelled and (ids == unknown).any():
+            return self._spell(words, ids)
         marks = np.full(len(ids), WORD, np.uint8)
         marks[words.sentences] |= SENTENCE
         return Flat(ids, marks, words.lengths)
+
+    def _spell(self, words: Words, ids: Array) -> Flat:
+        table = self._spelled
+        strange = np.flatnonzero(ids == self._unknown)
+        spellings = [[table[c] for c in words.words[n] if c in table] for n in strange.tolist()]
+        sizes = np.ones(len(ids), np.int64)
+        sizes[strange] += [len(spelling) for spelling in spellings]
+        begins = np.cumsum(sizes) - sizes
+        flat = np.full(int(sizes.sum()), self._unknown, np.uint32)
+        flat[begins] = ids
+        for at, spelling in zip(begins[strange].tolist(), spellings, strict=True):
+            flat[at + 1 : at + 1 + len(spelling)] = spelling
+        marks = np.zeros(len(flat), np.uint8)
+        marks[begins] = WORD
+        marks[begins[words.sentences]] |= SENTENCE
+        before = np.concatenate([[0], np.cumsum(sizes)])
+        ends = np.cumsum(words.lengths)
+        return Flat(flat, marks, before[ends] - before[ends - words.lengths])

@@ -1,4 +1,4 @@
-"""AdamW, fused, with two groups: matrices decay, biases and gains do not (spec 25 section 2); or Adafactor."""
+"""AdamW, fused, with two groups: matrices decay, biases and gains do not (spec 25 section 2); Adafactor; Adagrad."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def build(model: nn.Module, training: Training) -> torch.optim.Optimizer:
         return torch.optim.SGD(_trained(model), lr=training.lr)
     if training.optimizer == "adafactor":
         return Adafactor(_trained(model), training.lr)
+    if training.optimizer == "adagrad":
+        return adagrad(model, training)
     return adamw(model, training)
 
 
@@ -41,7 +43,7 @@ def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
         eps=training.eps,
         fused=True,
     )
-    start = 0.0 if training.bias_correction else UNCORRECTED
+    start = 0.0 if training.bias_correction is True else UNCORRECTED
     for p in trained:
         optimizer.state[p] = {
             "step": torch.tensor(start, device=p.device),
@@ -49,6 +51,24 @@ def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
             "exp_avg_sq": torch.zeros_like(p),
         }
     return optimizer
+
+
+def adagrad(model: nn.Module, training: Training) -> torch.optim.Adagrad:
+    """Adagrad as ELMo was trained with it: every sum of squares starts at 1 (spec 04 section 5)."""
+    return torch.optim.Adagrad(
+        _trained(model), lr=training.lr, weight_decay=training.weight_decay, initial_accumulator_value=1.0
+    )
+
+
+def rate(training: Training, lr: float, update: int) -> float:
+    """What the optimizer is told for ``lr`` at its ``update``, counted from 1.
+
+    With ``bias_correction="in_rate"`` it bears Adam's corrections: lr sqrt(1 - beta2^t) / (1 - beta1^t).
+    """
+    if training.optimizer != "adamw" or training.bias_correction != "in_rate":
+        return lr
+    one, two = training.betas
+    return lr * (1 - two**update) ** 0.5 / (1 - one**update)
 
 
 def state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

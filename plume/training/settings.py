@@ -19,7 +19,7 @@ Schedule = Literal[
     "linear", "linear_from_zero", "linear_throughout", "cosine", "wsd", "inverse_sqrt", "constant_inverse_sqrt",
     "noam", "constant",
 ]  # fmt: skip
-Optimizer = Literal["adamw", "adafactor"]
+Optimizer = Literal["adamw", "adafactor", "adagrad"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Reduction = Literal["fast", "canonical"]
 Masking = Literal["static", "dynamic"]
@@ -31,7 +31,7 @@ class Training:
     """How a model is trained; everything here is the same for every objective.
 
     ``optimizer``: "adafactor" is T5's, whose updates are ``lr`` times a parameter's own size; it knows no
-    ``weight_decay``, ``betas`` and ``eps``.
+    ``weight_decay``, ``betas`` and ``eps``. "adagrad" is ELMo's, with sums that start at 1; no ``betas`` either.
     ``lr`` is the peak, reached after ``warmup_steps`` (None: a twentieth of the steps). ``min_lr_share`` is the
     floor of the decay as a share of it, ``decay_share`` the last part of the steps, in which wsd decays.
     ``decay_tokens`` makes the schedule a function of the tokens read and says where it ends, ``warmup_tokens`` where
@@ -43,7 +43,9 @@ class Training:
     skipped (None: only what is not finite is skipped). ``updates``: "batch" is one update a step; "word" updates
     in place at every word of the step's windows by plain gradient descent, on all threads at once (one, and so
     repeatable to the last bit, with ``reduction="canonical"``), which Word2Vec's objective can.
-    ``bias_correction=False`` is BERT's own Adam (spec 06, section 6). ``save_every`` is how many steps a kill may
+    ``bias_correction=False`` is BERT's own Adam (spec 06, section 6); "in_rate" corrects the learning rate instead of
+    the moments, so that the weight decay has its share and ``eps`` counts beside what is not corrected: GPT-1's (spec
+    13, section 6). ``save_every`` is how many steps a kill may
     cost at most; ``keep`` how many checkpoints stay (None: all). Every ``eval_every`` steps (None: never)
     ``eval_batches`` global batches of held-out text are read. ``data_seed`` orders the data, ``init_seed`` draws the
     weights, ``noise_seed`` masks and drops out.
@@ -63,7 +65,7 @@ class Training:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    bias_correction: bool = True
+    bias_correction: bool | Literal["in_rate"] = True
     clip_norm: float | None = 1.0
     spike_sigma: float | None = 6.0
     precision: Precision = "auto"

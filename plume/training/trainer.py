@@ -301,7 +301,7 @@ class Trainer:
         if factor != 1.0:
             torch._foreach_mul_(gradients, factor)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = optimizers.rate(self.training, rate, self.progress.step + 1)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         fault("step")

@@ -6,11 +6,11 @@ which family it is; a model is written as the first family that has a place for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-from plume.models.interop import bart, bert, electra, ernie, gpt2, marian, roberta, t5, xlnet
+from plume.models.interop import bart, bert, electra, elmo, ernie, gpt2, marian, roberta, t5, xlnet
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -30,7 +30,8 @@ _IMPORT = {
     "xlnet": xlnet.import_folder,
 }
 # In this order, for one model may fit two families: the particular before the general.
-_EXPORT = (
+_EXPORT: tuple[tuple[Callable[[PretrainedModel], bool], Callable[..., None]], ...] = (
+    (elmo.describes, elmo.export_folder),
     (xlnet.describes, xlnet.export_folder),
     (t5.describes, t5.export_folder),
     (electra.describes, electra.export_folder),
@@ -44,11 +45,13 @@ _EXPORT = (
 
 
 def load(folder: Path) -> Imported:
-    """Read a Hugging Face folder by the ``model_type`` of its config.json.
+    """Read a Hugging Face folder by the ``model_type`` of its config.json, or an ELMo by its options.json.
 
     Raises:
         UserError: the folder is unreadable or of a family without a name table.
     """
+    if elmo.is_folder(folder):
+        return elmo.import_folder(folder)
     kind = read_config(folder).get("model_type")
     if kind not in _IMPORT:
         raise UserError(f"{folder} holds a {kind!r} model; these can be imported: {', '.join(_IMPORT)}")

@@ -16,6 +16,7 @@ from plume.errors import UserError
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.pickled import read_pickled
 from plume.models.pretrained import Backbone, PretrainedModel, read_weights
+from plume.models.sampled_softmax import SampledSoftmax
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
 
@@ -43,7 +44,7 @@ class Imported:
     """
 
     family: str
-    config: TransformerConfig
+    config: Any  # TransformerConfig, or ELMo's BiLSTMConfig
     vocab_size: int
     heads: tuple[str, ...]
     labels: tuple[str, ...]
@@ -60,6 +61,10 @@ class Imported:
             )
 
         def heads(backbone: Backbone) -> dict[str, Head]:
+            if self.family == "elmo":
+                ahead = SampledSoftmax(backbone.d_model, vocab.size)
+                back = SampledSoftmax(backbone.d_model, vocab.size, table=ahead.table, reads="backward")
+                return {"next_token": ahead, "previous_token": back} if self.heads else {}
             return {name: self._head(name, backbone) for name in self.heads}
 
         model = PretrainedModel.build(self.config, vocab, heads, seed=0)
