@@ -96,11 +96,11 @@ class CharacterEncoder(nn.Module):
         self.projection = Projection(d, outputs)
 
     def forward(self, characters: Tensor) -> Tensor:
-        # A text repeats its words: each different one is read once.
-        different, where = characters.flatten(0, -2).unique(dim=0, return_inverse=True)
-        x = self.table(different).transpose(1, 2)
+        # Reading each different word once would be faster, but then a word's last digits would depend on which
+        # others stand beside it, and no slot's states may depend on what the slot does not see.
+        x = self.table(characters.flatten(0, -2)).transpose(1, 2)
         x = torch.cat([part(x) for part in self.filters], -1)
         for highway in self.highways:
             x = highway(x)
         words: Tensor = self.projection(x)
-        return F.embedding(where, words).view(*characters.shape[:-1], -1)
+        return words.view(*characters.shape[:-1], -1)

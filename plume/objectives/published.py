@@ -6,6 +6,7 @@ from typing import Any
 
 from plume.models.interop import Imported
 from plume.objectives.base import Objective
+from plume.objectives.bidirectional import BidirectionalLM
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification
 from plume.objectives.infilling import Denoising
@@ -29,6 +30,10 @@ def objective_of(imported: Imported) -> Objective[Any]:
             reader = MaskedLM(selection="rounded", segments="separator")
         case "electra":  # a published generator is a masked language model
             reader = MaskedLM() if "masked_token" in imported.heads else ReplacedTokens()
+        case "elmo":
+            reader = BidirectionalLM()
+        case "gpt1":
+            reader = CausalLM(delimited=True)
         case "xlnet":
             reader = PermutedLM()
         case "bart":

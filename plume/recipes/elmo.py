@@ -13,8 +13,6 @@ from plume.text.tokenizers import Words
 from plume.text.windows import SentenceStream
 from plume.training.settings import Pretraining, Training
 
-FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-
 
 def tiny() -> Pretraining:
     """2 layers of 128 cells, 32 passed on."""
@@ -26,7 +24,7 @@ def tiny() -> Pretraining:
 
 def small() -> Pretraining:
     """2 layers of 1,024 cells, 128 passed on: the published "small" network."""
-    model = BiLSTMConfig(d_model=128, d_cell=1_024, filters=FILTERS[:6] + ((7, 1024),), num_highways=1)
+    model = BiLSTMConfig(d_model=128, d_cell=1_024, num_highways=1)
     return _laptop(model, vocab_size=30_000, samples=2_048, steps=20_000, lr=1e-3)
 
 

@@ -72,6 +72,8 @@ def _open(folder: Path, config: dict[str, Any]) -> library.Tokenizer:
     if (folder / "vocab.txt").is_file():
         return _wordpiece(folder / "vocab.txt", config)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        if "</w>" in (folder / "merges.txt").read_text(encoding="utf-8"):
+            return _gpt1(folder)
         space = bool(config.get("add_prefix_space", False))
         inner = library.Tokenizer(
             library.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
@@ -88,6 +90,21 @@ def _open(folder: Path, config: dict[str, Any]) -> library.Tokenizer:
         f"{folder} holds no tokenizer: there must be a tokenizer.json, or a vocab.txt, or a vocab.json with "
         f"merges.txt, or a spiece.model"
     )
+
+
+def _gpt1(folder: Path) -> library.Tokenizer:
+    """GPT-1's merges end words with ``</w>``; the same cutting as ``plume.text.tokenizers.word_bpe``."""
+    model = library.models.BPE.from_file(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        unk_token="<unk>",  # noqa: S106
+        end_of_word_suffix="</w>",
+    )
+    inner = library.Tokenizer(model)
+    inner.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    inner.decoder = library.decoders.BPEDecoder(suffix="</w>")
+    return inner
 
 
 def _wordpiece(path: Path, config: dict[str, Any]) -> library.Tokenizer:

@@ -130,6 +130,46 @@ class ByteLevelBPE:
 
 
 @dataclass(frozen=True)
+class WordBPE:
+    """GPT-1's (spec 13 section 3): small letters, words, and merges inside them; ``</w>`` ends a word.
+
+    Every ideograph is a word, so that Chinese is read character by character; what the vocabulary lacks is unknown.
+    """
+
+    vocab_size: int
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        inner = word_bpe(library.models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))  # noqa: S106
+        kept = _sample(texts, 50_000_000)
+        raw = _count_characters(kept)
+        counts: Counter[str] = Counter()
+        for code in np.flatnonzero(raw).tolist():
+            for piece in _cut(inner, chr(code)):
+                for character in piece:
+                    counts[character] += int(raw[code])
+        room = (self.vocab_size - len(_BRACKETS)) // 4  # each character stands inside words and at their end
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=list(_BRACKETS.values()),
+            initial_alphabet=sorted(sorted(counts, key=lambda c: (-counts[c], c))[:room]),
+            limit_alphabet=room,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        )
+        inner.train_from_iterator(kept, trainer, length=len(kept))
+        return _finish(inner, "bpe", _BRACKETS)
+
+
+def word_bpe(model: library.models.BPE) -> library.Tokenizer:
+    """GPT-1's way of cutting words round a model of merges, as ``transformers`` has it."""
+    inner = library.Tokenizer(model)
+    inner.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    inner.decoder = library.decoders.BPEDecoder(suffix="</w>")
+    return inner
+
+
+@dataclass(frozen=True)
 class Unigram:
     """SentencePiece's unigram model. Its training is slow on text without blanks: it sees 4 M characters at most."""
 

@@ -163,6 +163,7 @@ class SentenceStream:
 
     length: int = 20
     carries: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _positive(self.length)

@@ -68,7 +68,7 @@ def rate(training: Training, lr: float, update: int) -> float:
     if training.optimizer != "adamw" or training.bias_correction != "in_rate":
         return lr
     one, two = training.betas
-    return lr * (1 - two**update) ** 0.5 / (1 - one**update)
+    return float(lr * (1 - two**update) ** 0.5 / (1 - one**update))
 
 
 def state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

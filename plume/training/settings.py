@@ -45,10 +45,9 @@ class Training:
     repeatable to the last bit, with ``reduction="canonical"``), which Word2Vec's objective can.
     ``bias_correction=False`` is BERT's own Adam (spec 06, section 6); "in_rate" corrects the learning rate instead of
     the moments, so that the weight decay has its share and ``eps`` counts beside what is not corrected: GPT-1's (spec
-    13, section 6). ``save_every`` is how many steps a kill may
-    cost at most; ``keep`` how many checkpoints stay (None: all). Every ``eval_every`` steps (None: never)
-    ``eval_batches`` global batches of held-out text are read. ``data_seed`` orders the data, ``init_seed`` draws the
-    weights, ``noise_seed`` masks and drops out.
+    13, section 6). ``save_every`` is how many steps a kill may cost at most; ``keep`` how many checkpoints stay
+    (None: all). Every ``eval_every`` steps (None: never) ``eval_batches`` global batches of held-out text are read.
+    ``data_seed`` orders the data, ``init_seed`` draws the weights, ``noise_seed`` masks and drops out.
     """
 
     steps: int

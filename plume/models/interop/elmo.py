@@ -194,7 +194,7 @@ def export_folder(
 
 def _open(path: Path, mode: str) -> Any:
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError("ELMo's weights.hdf5 needs h5py: pip install 'plume-lm[elmo]'") from error
     try:

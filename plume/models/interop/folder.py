@@ -118,7 +118,7 @@ def to_theirs(rules: Iterable[Rule], state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def beyond(config: TransformerConfig) -> list[str]:
-    """What of ``config`` only T5 among the published families has a place for, in words."""
+    """What of ``config`` no published family, or only T5, has a place for, in words."""
     parts = (
         (config.norm != "layer", f"its norms are {config.norm}"),
         (not config.bias, "it has no biases"),
@@ -129,6 +129,7 @@ def beyond(config: TransformerConfig) -> list[str]:
             "its heads together are not as wide as the model",
         ),
         (config.positions == "buckets", "its positions are buckets"),
+        (config.bands is not None, "some of its layers see only a band"),
         (not config.tie_head or config.scale_head, "its token heads have tables or a scale of their own"),
     )
     return [message for there, message in parts if there]
@@ -218,11 +219,12 @@ def tokenizer_files(
     frame: bool,
     separators: int = 1,
     cls_last: bool = False,
+    plain: bool = False,
 ) -> dict[str, str]:
     """tokenizer.json and tokenizer_config.json for ``AutoTokenizer``.
 
     ``tokenizer`` is a folder with a tokenizer.json, whose ids are ``vocab``'s. ``frame``: texts become
-    [CLS] A [SEP] B [SEP], as BERT was trained to read them. With ``separators=2`` two of them stand between A and
+    [CLS] A [SEP] B [SEP], as BERT was trained to read them; ``plain``: nothing is put round them, as GPT reads. With ``separators=2`` two of them stand between A and
     B, whose types are both 0, and [MASK] swallows the blank before it (RoBERTa). With
     ``cls_last`` it is A [SEP] B [SEP] [CLS], padded on the left (XLNet).
     """
@@ -272,6 +274,9 @@ def tokenizer_files(
     if separators == 2:
         for added in tree.get("added_tokens") or []:
             added["lstrip"] = added["lstrip"] or added["id"] == vocab.mask
+    if plain and (tree.get("post_processor") or {}).get("type") == "TemplateProcessing":
+        # Every tokenizer of ours can frame texts; a causal family reads them as they are.
+        tree["post_processor"] = None
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_positions,
