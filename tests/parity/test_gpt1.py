@@ -213,7 +213,9 @@ def _saved(folder: Path) -> Path:
 
 def test_post_norm_states_are_normalised_and_an_untrained_model_knows_nothing():
     """Spec 13, tests 6 and 13."""
-    recipe = config.override(config.resolve("gpt:gpt1"), ["model.num_layers=2"])
+    recipe = config.override(
+        config.resolve("gpt:gpt1"), ["model.d_model=96", "model.num_heads=2", "model.d_ff=384"]
+    )
     model = PretrainedModel.build(
         recipe.model, VOCAB, lambda b: recipe.objective.heads(b, VOCAB), seed=1
     ).eval()

@@ -167,7 +167,12 @@ def export_folder(
     if "label" in heads:
         names = list(labels) or [f"LABEL_{i}" for i in range(len(state["heads.label.out.weight"]))]
         tree |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
-    write(folder, tree, weights, tokenizer_files(tokenizer, vocab, config.max_positions, frame=False, plain=True))
+    write(
+        folder,
+        tree,
+        weights,
+        tokenizer_files(tokenizer, vocab, config.max_positions, frame=False, plain=True),
+    )
 
 
 def _config(tree: Mapping[str, Any], folder: Path) -> TransformerConfig:
