@@ -226,7 +226,8 @@ def tokenizer_files(
     ``tokenizer`` is a folder with a tokenizer.json, whose ids are ``vocab``'s. ``frame``: texts become
     [CLS] A [SEP] B [SEP], as BERT was trained to read them; ``plain``: nothing is put round them, as GPT
     reads. With ``separators=2`` two of them stand between A and B, whose types are both 0, and
-    [MASK] swallows the blank before it (RoBERTa). With ``cls_last`` it is A [SEP] B [SEP] [CLS], padded on the left (XLNet).
+    [MASK] swallows the blank before it (RoBERTa). With ``cls_last`` it is A [SEP] B [SEP] [CLS], padded
+    on the left (XLNet).
     """
     if tokenizer is None:
         return {}
