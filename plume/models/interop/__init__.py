@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-<<<<<<< HEAD
-from plume.models.interop import bart, bert, electra, elmo, ernie, gpt2, marian, roberta, t5, xlnet
-=======
-from plume.models.interop import bart, bert, electra, elmo, gpt1, gpt2, marian, roberta, t5, xlnet
->>>>>>> e30a00c (GPT-1 with its tokenizer, its Adam and its published form; GPT-3's sizes, bands and ramps; GRU and convolutional networks beside the LSTM; Adagrad)
+from plume.models.interop import bart, bert, electra, elmo, ernie, gpt1, gpt2, marian, roberta, t5, xlnet
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -43,11 +39,8 @@ _EXPORT: tuple[tuple[Callable[[PretrainedModel], bool], Callable[..., None]], ..
     (bart.describes, bart.export_folder),
     (marian.describes, marian.export_folder),
     (roberta.describes, roberta.export_folder),
-<<<<<<< HEAD
     (ernie.describes, ernie.export_folder),
-=======
     (gpt1.describes, gpt1.export_folder),
->>>>>>> e30a00c (GPT-1 with its tokenizer, its Adam and its published form; GPT-3's sizes, bands and ramps; GRU and convolutional networks beside the LSTM; Adagrad)
     (bert.describes, bert.export_folder),
     (gpt2.describes, gpt2.export_folder),
 )
