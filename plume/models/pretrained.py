@@ -23,7 +23,7 @@ from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
 _TYPES = "backbone.embedding.types"
-Init = Literal["normal", "fan_in"]
+Init = Literal["normal", "fan_in", "xavier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Backbone(Protocol):
     d_model: int
     activation: Activation
     norm_eps: float
-    init: Init  # matrices: of init_std, or of init_std / sqrt(inputs); tables always of init_std
+    init: Init  # matrices: of init_std, of init_std / sqrt(inputs), or sqrt(2 / (inputs + outputs)); tables of init_std
     init_std: float
     tie_head: bool  # whether token heads read the token table, or have one of their own
     head_scale: float  # what hidden states are multiplied by before they meet that table
@@ -236,7 +236,8 @@ class PretrainedModel(nn.Module):
         """Set every parameter from a generator keyed by (seed, its name), so that no order matters.
 
         Matrices are normal with the backbone's ``init_std`` (times their module's ``init_scale``; with ``init``
-        "fan_in" over the square root of their inputs, T5's), biases 0, gains 1, recurrent cells uniform in
+        "fan_in" over the square root of their inputs, T5's; with "xavier" of variance 2 / (inputs + outputs) instead,
+        spec 05 section 4), biases 0, gains 1, recurrent cells uniform in
         +-1/sqrt(D) as torch's, the padding row 0 where the family says so (spec 06 section 3, spec 14
         section 2.1, spec 18 section 2.2).
         """
@@ -276,6 +277,8 @@ class PretrainedModel(nn.Module):
         if isinstance(module, nn.Linear) and fan_in:
             std *= module.in_features**-0.5
         scales = module.init_scale if isinstance(module, Linear) else (1.0,)
+        if isinstance(module, nn.Linear) and self.backbone.init == "xavier":
+            std = (2 / (module.in_features + module.out_features / len(scales))) ** 0.5
         return (std * scales[0],) if len(set(scales)) == 1 else tuple(std * scale for scale in scales)
 
 

@@ -55,6 +55,7 @@ class TransformerConfig:
     embedding_dropout, where set, on the embeddings; activation_dropout inside the feed-forward, final_dropout at
     the end of a stack.
 
+    init="xavier" gives every matrix the variance 2 / (inputs + outputs) (the original), init_std being the tables';
     init="fan_in" divides init_std by the square root of a matrix's inputs, and a query's by sqrt(d_head) too, which
     is where T5 keeps what it leaves out of the scores. tie_head=False gives every token head a table of its own;
     scale_head multiplies by 1 / sqrt(D) what meets the table.
@@ -390,7 +391,7 @@ class Layer(nn.Module):
         self.cross_norm = _norm(config) if cross else None
         if cross:
             self.cross_q = linear(d, inner, init_scale=query)
-            self.cross_kv = linear(d, 2 * inner)
+            self.cross_kv = linear(d, 2 * inner, init_scale=(1.0, 1.0))
             self.cross_out = linear(inner, d, init_scale=residual)
         self.up_norm = _norm(config)
         self.gate = linear(d, config.d_ff) if config.gated else None

@@ -2,7 +2,8 @@
 
 ``base`` and ``big`` have the values of Vaswani et al. 2017. Its batches are counted in tokens, 25,000 of each side;
 ours in sentences, about as many. Of both sides one vocabulary of byte-level BPE (theirs was BPE over characters).
-``tiny`` is ours: the shape of spec 05's toy preset, for tests and a laptop.
+The sinusoids lie all sines first, as in Marian's files, which is the paper's network with its columns in another
+order. ``tiny`` is ours: the shape of spec 05's toy preset, for tests and a laptop.
 
 The data is a table with the columns "source" and "target", or those that ``windows.source`` and
 ``windows.target`` name; turned round they make the way back.
@@ -52,8 +53,9 @@ def _recipe(
         objective=SequenceToSequence(label_smoothing=0.1, smoothing="others"),
         model=TransformerConfig(
             num_layers=num_layers, num_decoder_layers=num_layers, d_model=d_model, num_heads=num_heads,
-            d_ff=4 * d_model, norm_order="post", positions="sinusoidal", max_positions=1_024, scale_embedding=True,
-            activation="relu", dropout=dropout, attention_dropout=0.0, init_std=d_model**-0.5,
+            d_ff=4 * d_model, norm_order="post", positions="sinusoidal_concat", max_positions=1_024,
+            scale_embedding=True, activation="relu", dropout=dropout, attention_dropout=0.0, init="xavier",
+            init_std=d_model**-0.5,
         ),
         training=Training(
             batch_size=batch_size, steps=steps, lr=noam_peak(d_model, warmup_steps), schedule="noam",

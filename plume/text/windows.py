@@ -433,6 +433,11 @@ class TextPairs:
             kept = np.concatenate([np.zeros(0, np.int64), *(part[:length] for part in parts)])
             return Window(ids[kept], marks[kept], np.zeros(len(kept), bool), np.zeros(len(kept), np.int64))
 
+        if not any(len(window(number)) for number in range(tokens.num_documents)):
+            raise UserError(
+                f"no pair of the {tokens.name} part of the text has both sides within {length} tokens: raise "
+                f"windows.length, or cut them with windows.overlong=cut"
+            )
         return shuffled(tokens.num_documents, seed, epoch, order_epoch, window)
 
 

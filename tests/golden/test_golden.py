@@ -35,6 +35,7 @@ FAMILIES = {
     "xlnet": ["xlnet:tiny", "tokenizer.vocab_size=2400", "objective.memory_length=24", *ATTENTION],
     "unilm": ["unilm:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "prefix": ["unilm:prefix", "tokenizer.vocab_size=400", *ATTENTION],
+    "bart": ["bart:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "lstm": ["lstm:tiny", "tokenizer.vocab_size=400"],
 }
 
@@ -100,6 +101,18 @@ def test_the_curve_is_the_recorded_one(family: str, language: str, tmp_path: Pat
     )
     adapted = adapt(run, data=[labelled], out=tmp_path / "adapted", training=training)
     check(f"classification-{language}", adapted)
+
+
+def test_the_transformers_curve_is_the_recorded_one(tmp_path: Path) -> None:
+    """Lines of the one text as the translation of the other's: nonsense, but the same nonsense every day."""
+    english, chinese = (text(tmp_path, language).read_text("utf-8").splitlines() for language in ("en", "zh"))
+    rows = [
+        {"source": a, "target": b} for a, b in zip(english, chinese, strict=False) if a.strip() and b.strip()
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words = ["tokenizer.vocab_size=400", "windows.overlong=cut", "training.warmup_steps=8", *ATTENTION]
+    recipe = config.override(config.resolve("transformer:tiny"), [*SMALL, *words])
+    check("transformer", pretrain(recipe, data=[tmp_path / "pairs.jsonl"], out=tmp_path / "run"))
 
 
 def test_a_changed_loss_is_noticed(tmp_path: Path) -> None:

@@ -430,3 +430,5 @@ class TestTextPairs:
             TextPairs(5, source="text", target="text")
         with pytest.raises(UserError, match="bring more text"):
             plan_of(TextPairs(5), tokens_of([]))
+        with pytest.raises(UserError, match="both sides within 5 tokens"):
+            plan_of(TextPairs(5), self.pairs((2, 6), (9, 2)))
