@@ -29,6 +29,7 @@ test:
 
 test-all:
 	$(SETUP) test
+	$(PY) -m pip install --quiet "kenlm==0.3.0"  # has no wheel: takes cmake and a C++ compiler
 	$(PY) -m pytest -q -n 2 $(TESTS)
 
 lint:
