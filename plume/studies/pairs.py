@@ -43,7 +43,8 @@ def misfit(
     try:
         network = laws.tiny(objective, vocab=vocab, model=laws.shrunk(model))
         with torch.no_grad():
-            losses = objective.losses(network, collate([example], packed=False))
+            starts = [True] if carries else None
+            losses = objective.losses(network, collate([example], packed=False, starts=starts))
         before = _states(network, example)
     except IndexError:
         if any(int(slots.input_ids.max()) >= vocab.size for slots in laws.stacks(example)):

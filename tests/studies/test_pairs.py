@@ -14,9 +14,11 @@ import torch
 from plume.commands.examples import draws, on_the_spot, small_texts
 from plume.models.heads import TokenHead
 from plume.models.pretrained import PretrainedModel
+from plume.seeding import rng
 from plume.slots import IGNORE, Array, Example, collate
 from plume.studies import laws, pairs
 from plume.text.tokenizers import Tokenizer
+from plume.text.tokens import Tokens
 from plume.training.settings import Pretraining
 from tests.commands.conftest import SMALL, call
 from tests.conftest import documents
@@ -32,10 +34,10 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 
 def planted(recipe: Pretraining, seed: int) -> list[Any]:
     """Texts in which each word says which one comes next; of two columns the second says the first again."""
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
 
     def text() -> str:
-        start, length = int(rng.integers(12)), int(rng.integers(18, 30))
+        start, length = int(generator.integers(12)), int(generator.integers(18, 30))
         words = [WORDS[(start + i) % 12] for i in range(length)]
         return ". ".join(" ".join(words[i : i + 6]) for i in range(0, length, 6)) + "."
 
@@ -116,22 +118,37 @@ def test_an_illegal_pair_is_an_error_that_lists_the_legal_ones(
     assert "bert:tiny" in err and "gpt:tiny" in err and "lstm:tiny" not in err.partition("it goes with")[2]
 
 
+def pool(recipe: Pretraining, tokenizer: Tokenizer, texts: list[Any], count: int) -> list[Example[Array]]:
+    """``count`` draws over windows of 32, new ones in every epoch."""
+    tokens, vocab, drawn = Tokens.of(tokenizer, texts), tokenizer.vocabulary, []
+    windows: Any = dataclasses.replace(recipe.windows, length=min(recipe.windows.length, 32))
+    length = recipe.objective.window_length(windows.length)
+    for epoch in range(100):
+        plan = windows.plan(tokens, vocab, length=length, batch_size=1, seed=0, epoch=epoch)
+        for index in range(len(plan)):
+            example = recipe.objective.example(plan[index], vocab, rng(0, "pool", epoch, index))
+            drawn += [] if example is None else [example]
+        if len(drawn) >= count:
+            break
+    return drawn[:count]
+
+
 def learns(objective: str, model: str, steps: int = 240) -> dict[str, tuple[float, float]]:
     """(held-out loss, unigram entropy of the labels) of every head that answers with a token."""
     recipe = dataclasses.replace(known()[objective], stages=())
     texts, others = planted(recipe, 0), planted(recipe, 1)
     tokenizer = on_the_spot(recipe, texts)
     vocab = tokenizer.vocabulary
-    train, held_out = ([e for _, e in draws(recipe, tokenizer, t, 32)][:192] for t in (texts, others))
+    train, held_out = pool(recipe, tokenizer, texts, 2_000), pool(recipe, tokenizer, others, 64)
     config = dataclasses.replace(laws.shrunk(known()[model].model), d_model=32)
     network = PretrainedModel.build(config, vocab, lambda b: recipe.objective.heads(b, vocab), seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0)
-    weights, packed, rng = recipe.objective.weights(), network.backbone.packs, np.random.default_rng(0)
+    weights, packed, order = recipe.objective.weights(), network.backbone.packs, np.random.default_rng(0)
     torch.manual_seed(0)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * min(1, step / 20) * (1 - step / steps)
-        batch = collate([train[i] for i in rng.integers(len(train), size=16)], packed=packed)
+        batch = collate([train[i] for i in order.integers(len(train), size=16)], packed=packed)
         losses = recipe.objective.losses(network, batch).heads
         optimizer.zero_grad()
         sum(weights.get(n, 1.0) * x.total / x.count.clamp(min=1) for n, x in losses.items()).backward()  # type: ignore[union-attr]
@@ -139,10 +156,10 @@ def learns(objective: str, model: str, steps: int = 240) -> dict[str, tuple[floa
         optimizer.step()
     network.eval()
     with torch.no_grad():
-        reached = recipe.objective.losses(network, collate(held_out[:64], packed=packed)).heads
+        reached = recipe.objective.losses(network, collate(held_out, packed=packed)).heads
     result = {}
     for name, head in network.heads.items():
-        found = [s.labels[name] for e in held_out[:64] for s in laws.stacks(e) if name in s.labels]
+        found = [s.labels[name] for e in held_out for s in laws.stacks(e) if name in s.labels]
         if isinstance(head, TokenHead) and found:
             labels = np.concatenate(found)
             share = np.unique(labels[labels != IGNORE], return_counts=True)[1] / (labels != IGNORE).sum()
@@ -151,14 +168,14 @@ def learns(objective: str, model: str, steps: int = 240) -> dict[str, tuple[floa
     return result
 
 
-def check_it_learns(objective: str, model: str) -> None:
-    found = learns(objective, model)
+def check_it_learns(objective: str, model: str, steps: int = 240) -> None:
+    found = learns(objective, model, steps)
     assert found or objective == "word2vec:tiny", "every other objective asks for a token"
     for head, (loss, entropy) in found.items():
         assert loss < entropy - 0.1, f"{objective} x {model}, {head}: {loss:.3f} is not below {entropy:.3f}"
 
 
-@pytest.mark.parametrize(("objective", "model"), [("bert:tiny", "gpt:tiny"), ("gpt:tiny", "lstm:tiny")])
+@pytest.mark.parametrize(("objective", "model"), [("t5:tiny", "bart:tiny"), ("gpt:tiny", "lstm:tiny")])
 def test_a_legal_pair_learns_more_than_how_often_words_occur(objective: str, model: str) -> None:
     check_it_learns(objective, model)
 
@@ -168,4 +185,6 @@ def test_a_legal_pair_learns_more_than_how_often_words_occur(objective: str, mod
 def test_every_legal_pair_learns_more_than_how_often_words_occur(objective: str) -> None:
     for model in known():
         if legal(objective, model) is None:
-            check_it_learns(objective, model)
+            check_it_learns(
+                objective, model, 1_500
+            )  # masked models answer one slot in seven, and need the time
