@@ -22,15 +22,20 @@ from torch import Tensor
 from plume import config
 from plume.errors import UserError
 from plume.evaluation import answerers
+from plume.evaluation.answers import Classified as Classified
+from plume.evaluation.answers import Filled as Filled
+from plume.evaluation.answers import one_or_many
 from plume.evaluation.scorer import Scorer
 from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models import interop
 from plume.models.heads import Asked, Head, Reads, TokenHead
+from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import TransformerConfig
+from plume.models.word_vectors import WordVectors, of_rows
 from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
@@ -48,28 +53,6 @@ Text = str | tuple[str, str]  # a text, or a pair of them
 Many = list[str] | tuple[str, ...]
 T = TypeVar("T")
 BATCH_SLOTS = 4096  # go through the network at once
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A token for a [MASK], its probability, and the text with it."""
-
-    token: str
-    probability: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Classified:
-    """The likeliest label, and the probability of each."""
-
-    label: str
-    probabilities: dict[str, float]
-
-    @property
-    def probability(self) -> float:
-        """That of ``label``."""
-        return self.probabilities[self.label]
 
 
 @dataclass(frozen=True)
@@ -123,7 +106,9 @@ class Run:
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels),
             "loglikelihood": bool(heads & {"next_token", "masked_token", "permuted_token"}),
+            "nearest": isinstance(self.model.backbone, Lookup),
         }
+        found["analogy"] = found["similarity"] = found["nearest"]
         found["loglikelihood_rolling"] = found["logits"] = found["loglikelihood"]
         able = [name for name, yes in found.items() if yes]
         return (*able, "embed", "hidden_states")
@@ -194,7 +179,7 @@ class Run:
             UserError: no head for masked tokens, no [MASK] in a text, or too long a text.
         """
         self._require("fill_mask")
-        found = _one_or_many(texts, lambda many: [self._filled(text, top) for text in many])
+        found = one_or_many(texts, lambda many: [self._filled(text, top) for text in many])
         return found
 
     # --- what the network computes -------------------------------------------------------------------------
@@ -209,7 +194,7 @@ class Run:
             framed = [self._framed(item) for item in items]
             return self._each(framed, lambda slots, hidden: hidden[-1].mean(0).float().cpu().numpy())
 
-        found = _one_or_many(texts, many)
+        found = one_or_many(texts, many)
         return np.stack(found) if isinstance(found, list) else found
 
     def classify(self, texts: Text | Sequence[Text]) -> Any:
@@ -240,7 +225,7 @@ class Run:
 
             return self._each(framed, answer)
 
-        return _one_or_many(texts, many)
+        return one_or_many(texts, many)
 
     def logits(self, text: str) -> Tensor:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
@@ -266,6 +251,33 @@ class Run:
     def hidden_states(self, text: Text) -> Tensor:
         """The embeddings and the states after each layer: [L + 1, T, D]."""
         return self._each([self._framed(text)], lambda _, hidden: torch.stack(list(hidden)).float().cpu())[0]
+
+    # --- words ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def words(self) -> WordVectors:
+        """The words of a Word2Vec model and their vectors.
+
+        Raises:
+            UserError: this model has no table of words.
+        """
+        self._require("nearest")
+        known = np.ones(self._vocab.size, bool)
+        known[[i for i in (*self._vocab.special, self._vocab.unk) if i is not None]] = False
+        table = self.network.backbone.embedding.weight.detach().cpu().numpy()
+        return of_rows(self.tokenizer.pieces(range(self._vocab.size)), table, known)
+
+    def nearest(self, word: str, top: int = 10) -> list[tuple[str, float]]:
+        """The words nearest to ``word``, with their cosines."""
+        return self.words.nearest(word, top)
+
+    def analogy(self, a: str, b: str, c: str, top: int = 10) -> list[tuple[str, float]]:
+        """What is to ``c`` as ``b`` is to ``a``."""
+        return self.words.analogy(a, b, c, top)
+
+    def similarity(self, a: str, b: str) -> float:
+        """The cosine of two words."""
+        return self.words.similarity(a, b)
 
     # --- likelihoods ---------------------------------------------------------------------------------------
 
@@ -365,6 +377,7 @@ class Run:
             "generate": "a head for tokens: load the run it was adapted from, or one pretrained by gpt:tiny",
             "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
             "classify": "a model that was adapted to labels: plume adapt makes one of this run",
+            "nearest": "a table of words, such as one by word2vec:tiny",
         }
         wanted = wants.get(method, wants["generate"])
         raise UserError(f"{self.name} cannot {method} (its heads: {heads}); that takes {wanted}")
@@ -570,11 +583,3 @@ def _load_published(path: Path) -> Run:
 
 def _pair(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
-
-
-def _one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any:
-    """``answer`` of many texts; of one text (or a pair of them) its only entry."""
-    one = isinstance(texts, str) or (
-        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
-    )
-    return answer([texts])[0] if one else answer(list(texts))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from plume.runs import Run
 
 Part = Literal["test", "dev", "train", "all"]
+Task = Literal["wordsim353", "simlex999", "analogies"]
+FILES = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt", "analogies": "questions-words.txt"}
 
 
 def evaluate(
@@ -23,6 +25,7 @@ def evaluate(
     *,
     data: Paths | None = None,
     rank: str | Path | None = None,
+    task: Task | None = None,
     split: Part = "test",
     text_column: str = "text",
     label_column: str = "label",
@@ -40,7 +43,8 @@ def evaluate(
     of the run's own training text. ``limit``: so many documents at most.
 
     ``rank``, in place of ``data``: a file of alternative texts (``plume.evaluation.ranking``), of which the model
-    says which is likeliest.
+    says which is likeliest. ``task``, with or without ``data``: what a model
+    of words knows of a published list, which ``data`` names; where gensim is installed its copy is taken.
 
     Raises:
         UserError: the data cannot be read, or nothing of it lies in that split.
@@ -51,9 +55,11 @@ def evaluate(
         raise UserError(f"there is no split {split!r}: choose test, dev, train or all")
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1, got {limit}")
-    if (data is None) == (rank is None):
+    if task is None and (data is None) == (rank is None):
         raise UserError("say --data with text to evaluate on, or --rank with a file of alternatives")
     loaded = run if isinstance(run, Run) else load(run, trust_code=trust_code)
+    if task is not None:
+        return {"run": str(loaded.path), **_words(loaded, task, data)}
     if rank is not None:
         return _ranked(loaded, Path(rank))
     assert data is not None
@@ -103,6 +109,31 @@ def _counting(run: Run, texts: Sequence[str]) -> dict[str, Any] | None:
         for name, model in models.items()
     }
     return {"comparable": True, "counted": counted, "models": scores}
+
+
+def _words(run: Run, task: str, data: Paths | None) -> dict[str, Any]:
+    from plume.evaluation import word_tasks
+
+    if task not in FILES:
+        raise UserError(f"there is no task {task!r}: choose {', '.join(FILES)}")
+    vectors = run.words
+    path = _published(task) if data is None else paths_of(data)[0]
+    score = word_tasks.analogies if task == word_tasks.ANALOGIES else word_tasks.similarity
+    return {"task": task, **score(vectors, path)}
+
+
+def _published(task: str) -> Path:
+    from importlib import resources
+
+    try:
+        path = Path(str(resources.files("gensim"))) / "test" / "test_data" / FILES[task]
+    except ImportError:
+        path = Path(FILES[task])
+    if not path.is_file():
+        raise UserError(
+            f"{FILES[task]} is nowhere to be found: give it by --data, or pip install gensim, which brings it along"
+        )
+    return path
 
 
 def _texts(files: Sequence[Path], split: Part, column: str) -> Iterator[str]:
@@ -196,6 +227,7 @@ def command(
     *,
     data: list[Path] | None = None,
     rank: Path | None = None,
+    task: Task | None = None,
     split: Part = "test",
     text_column: TextColumn = "text",
     label_column: str = "label",
@@ -216,6 +248,9 @@ def command(
     rank
         In place of --data: a file of alternatives, one a line, with a blank line between groups. The model says
         which is likeliest; "* " before a line marks the right one.
+    task
+        For word vectors: wordsim353 and simlex999 compare them with what people said of pairs of words, analogies asks
+        what is to c as b is to a.
     split
         The part of the data: by default the 5 % that no verb trains on. all: for data of another origin.
     label_column
@@ -228,7 +263,7 @@ def command(
         So many documents at most (a masked model reads a text once a token).
     """
     result = evaluate(
-        run, data=data, rank=rank, split=split, text_column=text_column, label_column=label_column,
+        run, data=data, rank=rank, task=task, split=split, text_column=text_column, label_column=label_column,
         pair_column=pair_column, num_beams=num_beams, limit=limit, trust_code=trust_code,
     )  # fmt: skip
     text = _rank_lines(result) if "groups" in result else table(_lines(result))
@@ -248,6 +283,12 @@ def _rank_lines(result: dict[str, Any]) -> str:
 
 def _lines(result: dict[str, Any]) -> dict[str, str]:
     lines = {"run": result["run"]}
+    if result.get("task") == "analogies":
+        lines["questions"] = f"{result['questions']:,} of {result['of']:,}, the others have unknown words"
+        return lines | {n: f"{result[n]:.1%}" for n in ("accuracy", "semantic", "syntactic") if n in result}
+    if "task" in result:
+        lines["pairs"] = f"{result['pairs']:,} of {result['of']:,}, the others have unknown words"
+        return lines | {n: f"{result[n]:.3f}" for n in ("spearman", "pearson") if result[n] is not None}
     if "texts" in result:
         lines["texts"] = f"{result['texts']:,} ({result['split']})"
         names = {"accuracy": "accuracy", "macro_f1": "macro F1", "matthews": "Matthews"}

@@ -1,4 +1,4 @@
-"""``plume import``: make a run of a Hugging Face folder, or of an ARPA file."""
+"""``plume import``: make a run of a Hugging Face folder, of an ARPA file or of a file of word vectors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from plume.text.tokenizers import Tokenizer
     from plume.training.folder import RunFolder
 
+VECTORS = (".bin", ".txt", ".vec")
+
 
 def import_folder(folder: str | Path, *, out: str | Path) -> Run:
     """Make the run ``out`` of a Hugging Face folder (BERT, GPT-2): its weights are the checkpoint of step 0. Or of
-    an n-gram model in an ARPA file (.gz too), whose words are what stands between blanks.
+    an n-gram model in an ARPA file (.gz too), whose words are what stands between blanks. Or of word vectors in a
+    .bin, .txt or .vec file of word2vec.c, gensim, fastText or GloVe.
 
     Raises:
         UserError: the folder cannot be read, or ``out`` holds something already.
@@ -33,7 +36,7 @@ def import_folder(folder: str | Path, *, out: str | Path) -> Run:
 
     source, run = Path(folder), RunFolder(Path(out))
     if source.is_file():
-        return _import_arpa(source, run)
+        return _import_vectors(source, run) if source.suffix in VECTORS else _import_arpa(source, run)
     imported = interop.load(source)
     tokenizer = Tokenizer.from_hf(source).with_rows(imported.vocab_size)
     imported.model(tokenizer.vocabulary)  # does it fit?
@@ -77,6 +80,46 @@ def _import_arpa(source: Path, run: RunFolder) -> Run:
     return load(run.path)
 
 
+def _import_vectors(source: Path, run: RunFolder) -> Run:
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+
+    from plume import config
+    from plume.models.lookup import LookupConfig
+    from plume.models.word_vectors import WordVectors
+    from plume.recipes import word2vec
+    from plume.runs import load
+    from plume.text.tokenizers import Words, of_words
+    from plume.training.checkpoints import Checkpoints
+    from plume.training.folder import write_json
+
+    found = WordVectors.read(source)
+    special = {f"[{n}]" for n in ("PAD", "UNK", "CLS", "SEP", "MASK", "BOS", "EOS")}
+    words = [word for word in found.index if word and word not in special]
+    lowercase = all(word == word.lower() for word in words[:10_000])
+    # How often each word occurred the file does not say, only which was commoner.
+    tokenizer = of_words(words, range(len(words), 0, -1), lowercase=lowercase)
+    table = np.zeros((tokenizer.vocabulary.size, found.table.shape[1]), np.float32)
+    table[len(table) - len(words) :] = found.table[[found.index[word] for word in words]]
+    recipe = replace(
+        word2vec.skipgram(),
+        tokenizer=Words(tokenizer.vocabulary.size, lowercase=lowercase),
+        model=LookupConfig(table.shape[1]),
+    )
+    with run.lock():
+        if run.exists() or run.checkpoints.exists():
+            raise UserError(f"{run.path} holds a run already: choose another --out")
+        tokenizer.save(run.tokenizer)
+        write_json(run.config, config.to_json(recipe))
+        parent = {"path": str(source.resolve()), "step": None, "fingerprint": None}
+        run.write_run({"kind": "imported", "parent": parent, "finished": 1})
+        state = {"backbone.embedding.weight": torch.from_numpy(table)}
+        Checkpoints(run.checkpoints).save(0, {"model": state}, {})
+    return load(run.path)
+
+
 def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     """A recipe that goes on where the published model stopped: its shape, its objective, plain training values."""
     from plume.objectives.classification import Classification
@@ -117,7 +160,8 @@ def command(
     Parameters
     ----------
     folder
-        The folder: config.json, model.safetensors and the tokenizer's files. Or a file of n-grams: model.arpa(.gz).
+        The folder: config.json, model.safetensors and the tokenizer's files. Or a file of n-grams:
+        model.arpa(.gz); or of word vectors: .bin, .txt, .vec.
     out
         The run folder to make.
     """

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 
 CLIP, CELLS = 6.0, 1000  # word2vec.c's table of the sigmoid: its cells, and where it ends
 CELL = ((np.arange(CELLS) / CELLS * 2) - 1) * CLIP
+PER_UNIT = CELLS // 6 // 2  # whole numbers, as the program divides: a score is looked up at 0.996 of itself
 SIGMOID = (np.exp(CELL) / (np.exp(CELL) + 1)).astype(np.float32)
 
 
@@ -101,7 +102,7 @@ def update(
             elif score >= CLIP or score <= -CLIP:
                 slope = np.float32(0.0)
             else:
-                slope = labels[j] - SIGMOID[int((score + CLIP) * (CELLS / CLIP / 2))]
+                slope = labels[j] - SIGMOID[int((score + CLIP) * PER_UNIT)]
             if measure:
                 signed = -score if labels[j] else score
                 loss += max(signed, 0.0) + np.log1p(np.exp(-abs(signed)))

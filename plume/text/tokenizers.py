@@ -282,15 +282,21 @@ class Words:
             )
         alphabet = _alphabet(counts, room // 4) if self.spelled else []
         kept = sorted(kept, key=lambda w: (-counts[w], w))[: room - len(alphabet)]
-        names = [*_BRACKETS.values(), *kept, *(f"{INNER}{c}" for c in alphabet)]
-        inner = library.Tokenizer(
-            library.models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]")  # noqa: S106
-        )
-        inner.normalizer = library.normalizers.Lowercase() if self.lowercase else None
-        inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-        inner.add_special_tokens(list(_BRACKETS.values()))
-        known = [0] * len(_BRACKETS) + [counts[w] for w in kept] + [0] * len(alphabet)
-        return _finish(inner, "words", _BRACKETS, tuple(known))
+        spelled = [f"{INNER}{c}" for c in alphabet]
+        known = [counts[w] for w in kept] + [0] * len(spelled)
+        return of_words([*kept, *spelled], known, lowercase=self.lowercase)
+
+
+def of_words(words: Sequence[str], counts: Sequence[int], *, lowercase: bool) -> Tokenizer:
+    """A tokenizer of these words, different ones and none a special token's name, behind the special tokens."""
+    names = [*_BRACKETS.values(), *words]
+    inner = library.Tokenizer(
+        library.models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]")  # noqa: S106
+    )
+    inner.normalizer = library.normalizers.Lowercase() if lowercase else None
+    inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    inner.add_special_tokens(list(_BRACKETS.values()))
+    return _finish(inner, "words", _BRACKETS, (*[0] * len(_BRACKETS), *counts))
 
 
 def _alphabet(words: Counter[str], most: int) -> list[str]:

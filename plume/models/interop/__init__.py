@@ -10,7 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plume.errors import UserError
-from plume.models.interop import bart, bert, electra, elmo, ernie, gpt1, gpt2, marian, roberta, t5, xlnet
+from plume.models.interop import (
+    bart,
+    bert,
+    electra,
+    elmo,
+    ernie,
+    gpt1,
+    gpt2,
+    marian,
+    roberta,
+    t5,
+    word2vec,
+    xlnet,
+)
 from plume.models.interop.folder import Imported, read_config
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
@@ -43,6 +56,7 @@ _EXPORT: tuple[tuple[Callable[[PretrainedModel], bool], Callable[..., None]], ..
     (gpt1.describes, gpt1.export_folder),
     (bert.describes, bert.export_folder),
     (gpt2.describes, gpt2.export_folder),
+    (word2vec.describes, word2vec.export_folder),
 )
 
 
