@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,8 @@ class WordVectors:
     def unit(self) -> Floats:
         """The rows at length 1; a row of zeros stays one."""
         length = np.linalg.norm(self.table, axis=1, keepdims=True)
-        return self.table / np.where(length > 0, length, 1)
+        found: Floats = (self.table / np.where(length > 0, length, 1)).astype(np.float32)
+        return found
 
     def vector(self, word: str) -> Floats:
         """The vector of ``word`` [D].
@@ -169,7 +170,7 @@ def _lines(path: Path, file: BinaryIO, width: int, number: int) -> Iterator[tupl
 
 
 def _records(path: Path, file: BinaryIO, width: int, size: int) -> Iterator[tuple[bytes, Floats]]:
-    data = memoryview(np.memmap(path, np.uint8, "r", offset=file.tell())).cast("B")
+    data = memoryview(cast(Any, np.memmap(path, np.uint8, "r", offset=file.tell()))).cast("B")
     at = 0
     for number in range(size):
         while at < len(data) and data[at] in b"\n\r":
