@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plume.commands.generate import generate as generate
     from plume.commands.import_folder import import_folder as import_folder
     from plume.commands.pretrain import pretrain as pretrain
+    from plume.commands.search import search as search
     from plume.commands.show import show as show
     from plume.commands.tokenizer import tokenizer as tokenizer
     from plume.errors import UserError as UserError
@@ -41,6 +42,7 @@ _HOMES = {
     "import_folder": "plume.commands.import_folder",
     "load": "plume.runs",
     "pretrain": "plume.commands.pretrain",
+    "search": "plume.commands.search",
     "show": "plume.commands.show",
     "tokenizer": "plume.commands.tokenizer",
 }

@@ -33,6 +33,7 @@ VERBS = {
         "evaluate": Verb("evaluate", "RUN --data DATA", "perplexity and bits per byte; accuracy and F1"),
         "generate": Verb("generate", "RUN --prompt TEXT", "continue a text, or fill its [MASK]"),
         "chat": Verb("chat", "RUN", "write with a model, line by line"),
+        "search": Verb("search", "DATA QUERY", "find the documents that answer a query"),
     },
     "Look and exchange": {
         "demo": Verb("demo", "--language en|zh --out DIR", "the whole story on real text, in 8 minutes"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import plume
+from plume import config
 from plume.__main__ import main
 from plume.commands.pretrain import pretrain
 from tests.conftest import documents
@@ -43,6 +44,9 @@ def toy(words: list[str]) -> list[str]:
     small = TOY.get(words[0], "").split()
     if words[1:2] and words[1].endswith("config.json"):  # a run's own recipe is a toy already
         small = []
+    if words[0] == "pretrain" and re.fullmatch(r"\w+:\w+", "".join(words[1:2])):
+        known = config.settings(config.resolve(words[1]))  # a table of words has no layers
+        small = [setting for setting in small if setting.split("=")[0] in known]
     given = {word.split("=")[0] for word in words}
     return [*words, *(setting for setting in small if setting.split("=")[0] not in given)]
 
