@@ -36,6 +36,8 @@ FAMILIES = {
     "unilm": ["unilm:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "prefix": ["unilm:prefix", "tokenizer.vocab_size=400", *ATTENTION],
     "bart": ["bart:tiny", "tokenizer.vocab_size=400", *ATTENTION],
+    "t5": ["t5:tiny", "tokenizer.vocab_size=500", "model.d_head=16", *ATTENTION],
+    "joint": ["joint:tiny", "tokenizer.vocab_size=500", "model.d_head=16", *ATTENTION],
     "lstm": ["lstm:tiny", "tokenizer.vocab_size=400"],
 }
 
