@@ -71,7 +71,9 @@ class Tokenizer:
         self._inner = inner
         self.kind: Kind = kind
         self._settings: dict[str, Any] = json.loads(inner.to_str())
-        self.vocabulary = vocabulary if kind != "words" else replace(vocabulary, pieces=tuple(self._pieces))
+        self.vocabulary = vocabulary  # which the table of pieces asks for its size
+        if kind == "words":
+            self.vocabulary = replace(vocabulary, pieces=tuple(self._pieces))
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
