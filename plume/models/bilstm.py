@@ -113,7 +113,8 @@ class Direction(nn.Module):
             if memory is None:
                 before = x.new_zeros(len(x), c.d_model), x.new_zeros(len(x), c.d_cell)
             else:
-                before = memory[0][:, number], memory[1][:, number]
+                # Copies: what was read from a checkpoint lies in memory otherwise, which a last digit can feel.
+                before = memory[0][:, number].clone(), memory[1][:, number].clone()
             said, *state = layer(x, real, before)
             after.append(state)
             x = said + x if c.skip and number else said
