@@ -63,9 +63,12 @@ def misfit(
                 continue
             parts = [other if n == number else s for n, s in enumerate(laws.stacks(example))]
             differs = (_states(network, Example(*parts))[number] != before[number]).any(-1).numpy()
-            if (blind := np.flatnonzero(sees[:, k] & ~differs)).size:
-                where = "after" if k > blind[0] else "before" if k < blind[-1] else "on"
-                return f"its slots do not see what stands {where} them, which this objective shows them"
+            places = np.arange(len(slots))
+            for where, side in (("after", places < k), ("on", places == k), ("before", places > k)):
+                # Some must; not all: a band or a kernel may be narrower than the text.
+                shown = sees[:, k] & side
+                if shown.any() and not (shown & differs).any():
+                    return f"its slots do not see what stands {where} them, which this objective shows them"
             if (differs & ~reach[:, k]).any():
                 return "its slots see what this objective hides from them"
     return None
@@ -79,7 +82,11 @@ def _states(network: PretrainedModel, example: Example[Any]) -> list[torch.Tenso
         reads = {head.reads for head in network.heads.values()}
         for name in reads:
             hidden[name]  # raises where this backbone has none of that name
-    return [hidden.last[0]] if batch.decoder_inputs is None else [hidden["encoder"][0], hidden.last[0]]
+    if batch.decoder_inputs is None:
+        return [hidden.last[0]]
+    if hidden.backward is not None:  # two streams beside each other, not one above the other
+        return [hidden.last[0], hidden.backward[0]]
+    return [hidden["encoder"][0], hidden.last[0]]
 
 
 def _changed(slots: Slots[Any], k: int, vocab: Vocabulary) -> Slots[Any] | None:

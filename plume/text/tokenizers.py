@@ -352,20 +352,16 @@ def _count_characters(texts: Sequence[str]) -> Array:
 def _ordered(scores: dict[str, float]) -> list[tuple[str, float]]:
     """Pieces and their log probabilities, without what chance left in them.
 
-    The library sums in no fixed order (the last digits differ from run to run), and gives the characters that
-    its pruning lost the last places, 0.0001 apart, in no fixed order.
+    The library sums in no fixed order (the last digits differ from run to run), and puts the characters that its
+    pruning lost on top of the least likely piece, one every 0.0001, in no fixed order. Here they stand there in the
+    order of their names.
     """
-    ranked = sorted(scores, key=lambda p: -scores[p])
-    tail = len(ranked)
-    while (
-        tail > 1
-        and len(ranked[tail - 1]) == 1
-        and scores[ranked[tail - 2]] - scores[ranked[tail - 1]] < 0.00011
-    ):
-        tail -= 1
-    ends = [round(scores[p], 4) for p in ranked[tail - 1 :]]
-    head = sorted(((p, round(scores[p], 4)) for p in ranked[: tail - 1]), key=lambda x: (-x[1], x[0]))
-    return [*head, *zip(sorted(ranked[tail - 1 :]), ends, strict=True)]
+    least = min(scores.values(), default=0.0)
+    characters = [piece for piece in scores if len(piece) == 1]
+    lost = sorted(p for p in characters if scores[p] <= least + 1e-4 * (len(characters) + 1))
+    fixed = {piece: round(score, 4) for piece, score in scores.items()}
+    fixed |= {piece: round(least + 1e-4 * i, 4) for i, piece in enumerate(reversed(lost))}
+    return sorted(fixed.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _cut(inner: library.Tokenizer, text: str) -> list[str]:

@@ -112,7 +112,9 @@ def test_the_lstm_carries_its_state() -> None:
 def test_a_recipe_can_be_drawn(name: str, language: str) -> None:
     [picture] = plume.show(name, language=language, slots=16).pictures  # type: ignore[arg-type]
     shown = [[slot for slot in stack.slots if slot.state != "query"] for stack in picture.stacks]
-    assert all(5 <= len(slots) <= 16 for slots in shown)
+    # Word2Vec thins frequent words, and in so short a text most are.
+    least = 2 if name.startswith("word2vec:") else 5
+    assert all(least <= len(slots) <= 16 for slots in shown)
     assert any(slot.answers for stack in picture.stacks for slot in stack.slots)
     assert len(picture.says) >= 2 and picture.title == name
 

@@ -62,6 +62,7 @@ def describes(model: PretrainedModel) -> bool:
         and not c.num_decoder_layers
         and not c.embedding_norm
         and not c.token_types
+        and c.activation == "gelu_tanh"
         and set(model.heads) <= {"next_token"}
     )
 
