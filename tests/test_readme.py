@@ -62,6 +62,16 @@ def lay_out(folder: Path, language: str) -> None:
     texts = folder / {"en": "my_texts", "zh": "我的文本"}[language]
     texts.mkdir()
     (texts / "a.txt").write_text("\n".join(documents(language, 150)), encoding="utf-8")
+    domain = folder / "my_domain"
+    domain.mkdir()
+    words = "antagonist receptor histamine ligand affinity".split()
+    (domain / "b.txt").write_text(
+        "\n".join(
+            f"{text} {words[i % 5]} of the {words[i % 3]}"
+            for i, text in enumerate(documents("en", 150, seed=2))
+        ),
+        encoding="utf-8",
+    )
     name, columns = {"en": ("reviews.csv", ("review", "mood")), "zh": ("评论.csv", ("评论", "态度"))}[
         language
     ]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from cyclopts import Parameter
 
 from plume.commands.words import Json, Paths, TextColumn, note, paths_of, tell
@@ -64,6 +63,8 @@ def search(
 
 
 def _index(files: Sequence[Path], folder: Path, method: Method, column: str) -> Index:
+    import numpy as np
+
     from plume.models.vectors import BM25, Bags, Index, TfIdf
     from plume.text.files import find
     from plume.text.readers import read
@@ -108,6 +109,8 @@ def _index(files: Sequence[Path], folder: Path, method: Method, column: str) -> 
 
 
 def _shown(folder: Path, number: int, score: float, terms: Sequence[str]) -> tuple[str, float, str]:
+    import numpy as np
+
     ends = np.load(folder / "ends.npy", mmap_mode="r")
     with (folder / "texts.bin").open("rb") as file:
         file.seek(int(ends[number]))

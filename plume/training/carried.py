@@ -58,7 +58,8 @@ def from_tensors(named: Mapping[str, Tensor], device: torch.device) -> dict[int,
         if kind == "slots":
             slots[key] = tensor.to(device)
         else:
-            layers[int(key)] = tensor.to(device)
+            # A copy: what a file is mapped to lies anywhere, and a matmul's last digits depend on where.
+            layers[int(key)] = tensor.to(device, copy=True)
     return {
         index: Memory(
             Slots(**slots) if slots else None,  # type: ignore[arg-type]
