@@ -64,7 +64,7 @@ def lay_out(folder: Path, language: str) -> None:
     (texts / "a.txt").write_text("\n".join(documents(language, 150)), encoding="utf-8")
     domain = folder / "my_domain"
     domain.mkdir()
-    words = "antagonist receptor histamine ligand affinity".split()
+    words = ["antagonist", "receptor", "histamine", "ligand", "affinity"]
     (domain / "b.txt").write_text(
         "\n".join(
             f"{text} {words[i % 5]} of the {words[i % 3]}"

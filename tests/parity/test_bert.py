@@ -212,7 +212,8 @@ def test_what_bert_cannot_hold_is_refused_in_one_sentence(tmp_path: Path):
         interop.save(model, VOCAB, tmp_path)
     reference().save_pretrained(tmp_path)
     tree = json.loads((tmp_path / "config.json").read_text())
-    for bad, match in (({"model_type": "mamba"}, "mamba"), ({"hidden_act": "silu"}, "silu"), ({"vocab_size": 60}, "61 rows"),
+    for bad, match in (({"model_type": "mamba"}, "mamba"), ({"hidden_act": "silu"}, "silu"),
+                       ({"vocab_size": 60}, "61 rows"),
                        ({"hidden_size": "x"}, "hidden_size"), ({"num_hidden_layers": 3}, "layer.2")):  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps(tree | bad))
         with pytest.raises(UserError, match=match):
