@@ -46,7 +46,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "labels caption": "Bars: 95 % intervals, from the spread over seeds and the size of the held-out set.",
         "worth": "With {sizes} labels, reading for a minute or two before was worth {ours} points of accuracy over "
         "the same network without it. Differences within the bars are chance.",
-        "worth published": " The published network, which read for days on many machines, is {theirs} points ahead.",
+        "worth published": " The published network, which read far more, is {theirs} points ahead.",
         "method": "method",
         "column": "{n} labels ({seeds} seeds)",
         "masks": "What BERT guesses",
@@ -119,7 +119,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "labels caption": "误差线：95 % 置信区间，来自随机种子之间的差异和保留集的大小。",
         "worth": "标签数为 {sizes} 时，预先读一两分钟文本，比未预训练的同一网络的准确率分别高 "
         "{ours} 个百分点。误差线之内的差别属于偶然。",
-        "worth published": "已发布的网络在许多机器上读了数日，分别领先 {theirs} 个百分点。",
+        "worth published": "已发布的网络读过的文本多得多，分别领先 {theirs} 个百分点。",
         "method": "方法",
         "column": "{n} 个标签（{seeds} 个种子）",
         "masks": "BERT 猜什么",
