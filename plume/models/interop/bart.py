@@ -19,13 +19,16 @@ from plume.models.interop.folder import (
     Imported,
     Rule,
     beyond,
+    each,
     field,
+    label_tree,
     labels_of,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
     tokenizer_files,
+    whole_state,
     write,
 )
 from plume.models.pretrained import Backbone, PretrainedModel
@@ -121,15 +124,7 @@ def imported(family: str, tree: Mapping[str, Any], config: TransformerConfig, fo
         raise UserError(
             f"{folder}: its tables of tokens differ from each other, and ours are always one table"
         )
-    found = rules(config)
-    state = to_ours(found, theirs | {"shared.weight": table})
-    for rule in found:
-        if rule.ours.startswith("backbone.") and rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    if len(table) != (size := field(tree, "vocab_size", int, None, folder)):
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {len(table)} rows")
+    state, size = whole_state(rules(config), theirs | {"shared.weight": table}, tree, folder)
     label = "heads.label.out.weight" in state
     speaks = not label and (BIAS in theirs or "lm_head.weight" in theirs)
     bias = theirs.get(BIAS)
@@ -144,7 +139,7 @@ def imported(family: str, tree: Mapping[str, Any], config: TransformerConfig, fo
         return TokenHead(backbone, bias="heads.next_token.bias" in state)
 
     heads = ("label",) if label else ("next_token",) * speaks
-    return Imported(family, config, size, heads, labels, state, make)
+    return Imported(family, config, size, heads, labels, state, each(make))
 
 
 def export_folder(
@@ -187,9 +182,7 @@ def export_folder(
         "forced_eos_token_id": vocab.eos,
         "classifier_dropout": 0.0,
     }
-    if "label" in heads:
-        names = list(labels) or [f"LABEL_{i}" for i in range(len(model.state()["heads.label.out.bias"]))]
-        tree |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    tree |= label_tree(model, labels)
     weights = named(model, config, bare=not heads)
     write(folder, tree, weights, tokenizer_files(tokenizer, vocab, config.max_positions, frame=False))
 
@@ -214,14 +207,6 @@ def misfits(model: PretrainedModel, config: TransformerConfig) -> list[str]:
         ),
     )
     return beyond(config) + [message for bad, message in parts if bad]
-
-
-def refuse(family: str, wrong: Sequence[str]) -> None:
-    """Raises:
-    UserError: there is anything wrong.
-    """
-    if wrong:
-        raise UserError(f"this model cannot be written as {family}: {'; '.join(wrong)}")
 
 
 def common(config: TransformerConfig, vocab: Vocabulary) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from pathlib import Path
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop import encoders
 from plume.models.interop.encoders import Family
-from plume.models.interop.folder import Imported, Rule, read_config, tokenizer_files, write
+from plume.models.interop.folder import (
+    Imported,
+    Rule,
+    each,
+    label_tree,
+    read_config,
+    tokenizer_files,
+    write,
+)
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
@@ -75,7 +83,7 @@ def import_folder(folder: Path) -> Imported:
         theirs["cls.predictions.bias"] = theirs.pop("cls.predictions.decoder.bias")
     pooled = "label" if "classifier.weight" in theirs else "next_sentence"
     return encoders.imported(
-        folder, FAMILY, config, theirs, rules(config.num_layers, pooled), PARTS, make_head
+        folder, FAMILY, config, theirs, rules(config.num_layers, pooled), PARTS, each(make_head)
     )
 
 
@@ -106,5 +114,5 @@ def export_folder(
     ]
     pooled = "label" if "label" in model.heads else "next_sentence"
     kind, weights = encoders.exported(FAMILY, model, rules(config.num_layers, pooled), wrong)
-    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | encoders.label_tree(model, labels)
+    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | label_tree(model, labels)
     write(folder, tree, weights, tokenizer_files(tokenizer, vocab, config.max_positions, frame=True))

@@ -8,7 +8,16 @@ from pathlib import Path
 from plume.models.heads import Head, PooledHead
 from plume.models.interop import encoders
 from plume.models.interop.encoders import Family
-from plume.models.interop.folder import Imported, Rule, field, read_config, tokenizer_files, write
+from plume.models.interop.folder import (
+    Imported,
+    Rule,
+    each,
+    field,
+    label_tree,
+    read_config,
+    tokenizer_files,
+    write,
+)
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.replaced import Generator, ReplacedHead
 from plume.models.transformer import Transformer, TransformerConfig
@@ -87,7 +96,7 @@ def import_folder(folder: Path) -> Imported:
         for rule in rules(config.num_layers)
         if config.embedding_size is not None or not rule.ours.startswith("backbone.embedding_projection.")
     ]
-    return encoders.imported(folder, FAMILY, config, theirs, table, PARTS, make_head)
+    return encoders.imported(folder, FAMILY, config, theirs, table, PARTS, each(make_head))
 
 
 def export_folder(
@@ -117,7 +126,7 @@ def export_folder(
         if bad
     ]
     kind, weights = encoders.exported(FAMILY, model, rules(config.num_layers), wrong)
-    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | encoders.label_tree(model, labels)
+    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | label_tree(model, labels)
     tree |= {
         "embedding_size": config.embedding_width,
         "summary_type": "first",

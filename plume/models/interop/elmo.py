@@ -18,8 +18,10 @@ from torch import Tensor
 from plume.errors import UserError
 from plume.models.bilstm import BiLSTM, BiLSTMConfig
 from plume.models.characters import CHARACTERS
+from plume.models.heads import Head
 from plume.models.interop.folder import Imported
-from plume.models.pretrained import PretrainedModel
+from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.sampled_softmax import SampledSoftmax
 from plume.vocabulary import Vocabulary
 
 OPTIONS, WEIGHTS = "options.json", "weights.hdf5"
@@ -100,7 +102,16 @@ def import_folder(folder: Path) -> Imported:
             state[place.ours] = place.back(tensor).contiguous()
     heads = HEADS if "heads.next_token.table.weight" in state else ()
     size = len(state["heads.next_token.table.weight"]) if heads else 0
-    return Imported("elmo", config, size, heads, (), state)
+
+    def make(names: Sequence[str], backbone: Backbone, count: int) -> dict[str, Head]:
+        """Both directions or none: they share a table."""
+        if not names:
+            return {}
+        ahead = SampledSoftmax(backbone.d_model, size)
+        back = SampledSoftmax(backbone.d_model, size, table=ahead.table, reads="backward")
+        return {"next_token": ahead, "previous_token": back}
+
+    return Imported("elmo", config, size, heads, (), state, make)
 
 
 def read_options(path: Path) -> BiLSTMConfig:

@@ -14,15 +14,17 @@ from plume.errors import UserError
 from plume.models.activations import Activation
 from plume.models.interop.folder import (
     Imported,
-    MakeHead,
+    MakeHeads,
     Rule,
     beyond,
     field,
     labels_of,
+    one_table,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
+    whole_state,
 )
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
@@ -94,7 +96,7 @@ def imported(
     theirs: Mapping[str, Tensor],
     rules: Sequence[Rule],
     parts: Mapping[str, Sequence[str]],
-    make: MakeHead | None = None,
+    make: MakeHeads | None = None,
 ) -> Imported:
     """``theirs``, without the family's prefix, in our names. ``parts``: the tensors that make each head whole.
 
@@ -102,20 +104,8 @@ def imported(
         UserError: tensors are missing or contradict config.json.
     """
     tree = read_config(folder)
-    state = to_ours(rules, theirs)
-    for rule in rules:
-        if rule.ours.startswith("backbone.") and rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    given, size = len(state["backbone.embedding.weight"]), field(tree, "vocab_size", int, None, folder)
-    if given != size:
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {given} rows")
-    out = theirs.get(family.table)
-    if out is not None and not torch.equal(out, state["backbone.embedding.weight"]):
-        raise UserError(
-            f"{folder}: its output table differs from its embeddings, and ours are always one table"
-        )
+    state, size = whole_state(rules, theirs, tree, folder)
+    one_table(theirs.get(family.table), state, folder)
     heads = tuple(head for head, names in parts.items() if all(f"heads.{head}.{n}" in state for n in names))
     labels = labels_of(tree, len(state["heads.label.out.bias"])) if "label" in heads else ()
     return Imported(family.name, config, size, heads, labels, state, make)
@@ -163,8 +153,7 @@ def exported(
         )
         if bad
     ]
-    if problems := [*problems, *beyond(config), *wrong]:
-        raise UserError(f"this model cannot be written as {family.title}: {'; '.join(problems)}")
+    refuse(family.title, [*problems, *beyond(config), *wrong])
     if config.positions != "learned":
         state["backbone.positions.weight"] = model.backbone.positions.weight
     if not config.token_types:
@@ -198,15 +187,6 @@ def shape_tree(family: Family, kind: str, model: PretrainedModel, vocab: Vocabul
         "classifier_dropout": None,
         "tie_word_embeddings": True,
     }
-
-
-def label_tree(model: PretrainedModel, labels: Sequence[str]) -> dict[str, Any]:
-    """config.json's names of a classifier's answers; nothing for other models."""
-    if "label" not in model.heads:
-        return {}
-    count = len(model.state()["heads.label.out.bias"])
-    names = list(labels) or [f"LABEL_{i}" for i in range(count)]
-    return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
 
 
 def read_shape(tree: Mapping[str, Any], folder: Path, **changes: Any) -> TransformerConfig:

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from plume.models.interop import bert, encoders
-from plume.models.interop.folder import Imported, Rule, field, read_config, tokenizer_files, write
+from plume.models.interop.folder import (
+    Imported,
+    Rule,
+    each,
+    field,
+    label_tree,
+    read_config,
+    tokenizer_files,
+    write,
+)
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
@@ -51,7 +60,7 @@ def import_folder(folder: Path) -> Imported:
         theirs["cls.predictions.bias"] = theirs.pop("cls.predictions.decoder.bias")
     pooled = "label" if "classifier.weight" in theirs else "next_sentence"
     table = rules(config.num_layers, pooled, tasks=tasks)
-    return encoders.imported(folder, FAMILY, config, theirs, table, bert.PARTS, bert.make_head)
+    return encoders.imported(folder, FAMILY, config, theirs, table, bert.PARTS, each(bert.make_head))
 
 
 def export_folder(
@@ -79,7 +88,7 @@ def export_folder(
     pooled = "label" if "label" in model.heads else "next_sentence"
     table = rules(config.num_layers, pooled, tasks=config.task_types > 0)
     kind, weights = encoders.exported(FAMILY, model, table, wrong)
-    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | encoders.label_tree(model, labels)
+    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | label_tree(model, labels)
     tree["use_task_id"] = config.task_types > 0
     if config.task_types:
         tree["task_type_vocab_size"] = config.task_types

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from plume.errors import UserError
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.pickled import read_pickled
 from plume.models.pretrained import Backbone, PretrainedModel, read_weights
-from plume.models.sampled_softmax import SampledSoftmax
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
 
@@ -30,7 +29,13 @@ TOKENIZER_FILES = (
 )
 
 
-MakeHead = Callable[[str, Backbone, int], Head]  # of a head's name, its backbone and the number of labels
+# Of the heads' names, their backbone and the number of labels.
+MakeHeads = Callable[[Sequence[str], Backbone, int], dict[str, Head]]
+
+
+def each(make: Callable[[str, Backbone, int], Head]) -> MakeHeads:
+    """Heads that are built one by one, of a name, the backbone and the number of labels."""
+    return lambda names, backbone, count: {name: make(name, backbone, count) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Imported:
     heads: those whose every weight was there, by the name their objective gives them: "masked_token",
     "next_sentence", "next_token", "label". ``state`` may hold more, such as a pooler without an answer, which
     ``PretrainedModel.start_from`` knows to use. labels: what the "label" head answers, in order. make: how the
-    family's heads are built, where they are not like BERT's or GPT-2's.
+    family's heads are built, where they are not like BERT's.
     """
 
     family: str
@@ -49,7 +54,7 @@ class Imported:
     heads: tuple[str, ...]
     labels: tuple[str, ...]
     state: Mapping[str, Tensor]
-    make: MakeHead | None = None
+    make: MakeHeads | None = None
 
     def model(self, vocab: Vocabulary | None = None) -> PretrainedModel:
         """The model with these weights and heads, in evaluation mode; by default over an unnamed vocabulary."""
@@ -60,21 +65,15 @@ class Imported:
                 f"use the tokenizer files of the model's own folder"
             )
 
-        def heads(backbone: Backbone) -> dict[str, Head]:
-            if self.family == "elmo":
-                ahead = SampledSoftmax(backbone.d_model, vocab.size)
-                back = SampledSoftmax(backbone.d_model, vocab.size, table=ahead.table, reads="backward")
-                return {"next_token": ahead, "previous_token": back} if self.heads else {}
-            return {name: self._head(name, backbone) for name in self.heads}
-
-        model = PretrainedModel.build(self.config, vocab, heads, seed=0)
+        make = self.make or each(self._head)
+        model = PretrainedModel.build(
+            self.config, vocab, lambda backbone: make(self.heads, backbone, len(self.labels)), seed=0
+        )
         own = model.state()
         model.load_state({name: t for name, t in self.state.items() if name in own})
         return model.eval()
 
-    def _head(self, name: str, backbone: Backbone) -> Head:
-        if self.make is not None:
-            return self.make(name, backbone, len(self.labels))
+    def _head(self, name: str, backbone: Backbone, count: int) -> Head:
         if name in ("masked_token", "next_token"):
             bert = name == "masked_token"
             return TokenHead(backbone, transform=bert, bias=bert)
@@ -82,9 +81,7 @@ class Imported:
             return TokenHead(backbone, bias=True)
         if name == "next_sentence":
             return PooledHead(backbone, 2)
-        return PooledHead(
-            backbone, len(self.labels), hidden=self.family != "gpt2", dropout=self.config.dropout
-        )
+        return PooledHead(backbone, count, dropout=self.config.dropout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,48 @@ def to_theirs(rules: Iterable[Rule], state: Mapping[str, Tensor]) -> dict[str, T
             for name, part in zip(rule.theirs, parts, strict=True):
                 theirs[name] = (part.T if rule.transposed else part).contiguous().clone()
     return theirs
+
+
+def whole_state(
+    rules: Sequence[Rule],
+    theirs: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    folder: Path,
+    size: int | None = None,
+) -> tuple[dict[str, Tensor], int]:
+    """``to_ours``, and the size of the vocabulary (``size`` where config.json does not say it).
+
+    Raises:
+        UserError: a tensor of the backbone is missing, or there are not as many tokens as config.json says.
+    """
+    state = to_ours(rules, theirs)
+    for rule in rules:
+        if rule.ours.startswith("backbone.") and rule.ours not in state:
+            raise UserError(
+                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
+            )
+    said: int = field(config, "vocab_size", int, size, folder)
+    if (given := len(state["backbone.embedding.weight"])) != said:
+        raise UserError(f"{folder}: config.json says vocab_size {said}, the weights have {given} rows")
+    return state, said
+
+
+def one_table(output: Tensor | None, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises:
+    UserError: the folder has an ``output`` table that is not its table of embeddings.
+    """
+    if output is not None and not torch.equal(output, state["backbone.embedding.weight"]):
+        raise UserError(
+            f"{folder}: its output table differs from its embeddings, and ours are always one table"
+        )
+
+
+def refuse(family: str, wrong: Sequence[str]) -> None:
+    """Raises:
+    UserError: there is anything wrong, told in clauses.
+    """
+    if wrong:
+        raise UserError(f"this model cannot be written as {family}: {'; '.join(wrong)}")
 
 
 def beyond(config: TransformerConfig) -> list[str]:
@@ -196,6 +235,15 @@ def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """The names in ``id2label``, or ``LABEL_0`` and so on."""
     names = config.get("id2label") or {}
     return tuple(str(names.get(str(i), f"LABEL_{i}")) for i in range(count))
+
+
+def label_tree(model: PretrainedModel, labels: Sequence[str]) -> dict[str, Any]:
+    """config.json's names of a classifier's answers; nothing for other models."""
+    if "label" not in model.heads:
+        return {}
+    count = len(model.state()["heads.label.out.weight"])
+    names = list(labels) or [f"LABEL_{i}" for i in range(count)]
+    return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
 
 
 def write(

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from plume.errors import UserError
 from plume.models.interop.folder import (
     Imported,
     Rule,
     beyond,
     field,
+    one_table,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
     tokenizer_files,
+    whole_state,
     write,
 )
 from plume.models.pretrained import PretrainedModel
@@ -76,20 +76,8 @@ def import_folder(folder: Path) -> Imported:
     tree = read_config(folder)
     config = _config(tree, folder)
     theirs = {n.removeprefix("transformer."): t for n, t in read_folder_weights(folder).items()}
-    state = to_ours(rules(config.num_layers), theirs)
-    for rule in rules(config.num_layers):
-        if rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    size: int = field(tree, "vocab_size", int, 40_478, folder)
-    if (given := len(state["backbone.embedding.weight"])) != size:
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {given} rows")
-    out = theirs.get("lm_head.weight")
-    if out is not None and not torch.equal(out, state["backbone.embedding.weight"]):
-        raise UserError(
-            f"{folder}: its output table differs from its embeddings, and ours are always one table"
-        )
+    state, size = whole_state(rules(config.num_layers), theirs, tree, folder, 40_478)
+    one_table(theirs.get("lm_head.weight"), state, folder)
     return Imported("gpt1", config, size, ("next_token",), (), state)
 
 
@@ -121,8 +109,7 @@ def export_folder(
         )
         if bad
     ]
-    if wrong:
-        raise UserError(f"this model cannot be written as GPT-1: {'; '.join(wrong)}")
+    refuse("GPT-1", wrong)
     kind = "OpenAIGPTLMHeadModel" if model.heads else "OpenAIGPTModel"
     weights = to_theirs(rules(config.num_layers), model.state())
     if model.heads:

@@ -6,24 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from plume.errors import UserError
+from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.encoders import ACTIVATIONS
 from plume.models.interop.folder import (
     Imported,
     Rule,
     beyond,
+    each,
     field,
+    label_tree,
     labels_of,
+    one_table,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
     tokenizer_files,
+    whole_state,
     write,
 )
-from plume.models.pretrained import PretrainedModel
+from plume.models.pretrained import Backbone, PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 
@@ -69,24 +72,17 @@ def import_folder(folder: Path) -> Imported:
     config = _config(tree, folder)
     theirs = {n.removeprefix("transformer."): t for n, t in read_folder_weights(folder).items()}
     table = rules(config.num_layers)
-    state = to_ours(table, theirs)
-    for rule in table:
-        if rule.ours.startswith("backbone.") and rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    if (given := len(state["backbone.embedding.weight"])) != (
-        size := field(tree, "vocab_size", int, None, folder)
-    ):
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {given} rows")
-    out = theirs.get("lm_head.weight")
-    if out is not None and not torch.equal(out, state["backbone.embedding.weight"]):
-        raise UserError(
-            f"{folder}: its output table differs from its embeddings, and ours are always one table"
-        )
+    state, size = whole_state(table, theirs, tree, folder)
+    one_table(theirs.get("lm_head.weight"), state, folder)
     label = "heads.label.out.weight" in state
     labels = labels_of(tree, len(state["heads.label.out.weight"])) if label else ()
-    return Imported("gpt2", config, size, ("label",) if label else ("next_token",), labels, state)
+
+    def make(name: str, backbone: Backbone, count: int) -> Head:
+        if name == "label":
+            return PooledHead(backbone, count, hidden=False, dropout=config.dropout)
+        return TokenHead(backbone)
+
+    return Imported("gpt2", config, size, ("label",) if label else ("next_token",), labels, state, each(make))
 
 
 def export_folder(
@@ -131,8 +127,7 @@ def export_folder(
         )
         if bad
     ]
-    if wrong:
-        raise UserError(f"this model cannot be written as GPT-2: {'; '.join(wrong)}")
+    refuse("GPT-2", wrong)
     kind = kinds[heads]
     given = dict(state)
     if config.positions != "learned":
@@ -164,9 +159,7 @@ def export_folder(
         "pad_token_id": vocab.pad,
         "tie_word_embeddings": True,
     }
-    if "label" in heads:
-        names = list(labels) or [f"LABEL_{i}" for i in range(len(state["heads.label.out.weight"]))]
-        tree |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    tree |= label_tree(model, labels)
     write(
         folder,
         tree,

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from plume.errors import UserError
 from plume.models.interop import bart
-from plume.models.interop.folder import Imported, read_config, tokenizer_files, write
+from plume.models.interop.folder import (
+    Imported,
+    read_config,
+    refuse,
+    tokenizer_files,
+    write,
+)
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
@@ -60,7 +66,7 @@ def export_folder(
     """
     heads = frozenset(model.heads)
     kinds = {frozenset({"next_token"}): "MarianMTModel", frozenset[str](): "MarianModel"}
-    bart.refuse(
+    refuse(
         "Marian",
         [
             *bart.misfits(model, config),

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from plume.models.interop import bert, encoders
 from plume.models.interop.encoders import Family
-from plume.models.interop.folder import Imported, Rule, field, read_config, tokenizer_files, write
+from plume.models.interop.folder import (
+    Imported,
+    Rule,
+    each,
+    field,
+    label_tree,
+    read_config,
+    tokenizer_files,
+    write,
+)
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
@@ -59,7 +68,9 @@ def import_folder(folder: Path) -> Imported:
     theirs = encoders.unprefixed(folder, FAMILY)
     if "lm_head.decoder.bias" in theirs:
         theirs["lm_head.bias"] = theirs.pop("lm_head.decoder.bias")
-    return encoders.imported(folder, FAMILY, config, theirs, rules(config.num_layers), PARTS, bert.make_head)
+    return encoders.imported(
+        folder, FAMILY, config, theirs, rules(config.num_layers), PARTS, each(bert.make_head)
+    )
 
 
 def export_folder(
@@ -94,7 +105,7 @@ def export_folder(
         if bad
     ]
     kind, weights = encoders.exported(FAMILY, model, rules(config.num_layers), wrong)
-    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | encoders.label_tree(model, labels)
+    tree = encoders.shape_tree(FAMILY, kind, model, vocab) | label_tree(model, labels)
     tree |= {"bos_token_id": vocab.cls, "eos_token_id": vocab.sep}
     files = tokenizer_files(tokenizer, vocab, config.max_positions, frame=True, separators=2)
     write(folder, tree, weights, files)

@@ -17,9 +17,10 @@ from plume.models.interop.folder import (
     field,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
     tokenizer_files,
+    whole_state,
     write,
 )
 from plume.models.pretrained import PretrainedModel
@@ -98,17 +99,9 @@ def import_folder(folder: Path) -> Imported:
     tied = out is None or table is None or torch.equal(out, table)
     config = _config(tree, folder, tied=tied)
     wanted = rules(config.num_layers, config.num_decoder_layers, gated=config.gated)
-    state = to_ours(wanted, theirs)
+    state, size = whole_state(wanted, theirs, tree, folder, 32_128)
     if tied:
         state.pop("heads.next_token.table", None)
-    for rule in wanted:
-        if rule.ours.startswith("backbone.") and rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    size: int = field(tree, "vocab_size", int, 32_128, folder)
-    if (given := len(state["backbone.embedding.weight"])) != size:
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {given} rows")
     alone = tree.get("architectures") == ["T5Model"]
     return Imported("t5", config, size, () if alone else ("next_token",), (), state)
 
@@ -149,8 +142,7 @@ def export_folder(
         )
         if bad
     ]
-    if wrong:
-        raise UserError(f"this model cannot be written as T5: {'; '.join(wrong)}")
+    refuse("T5", wrong)
     kind = "T5ForConditionalGeneration" if heads else "T5Model"
     tree = {
         "architectures": [kind],

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from plume.errors import UserError
@@ -16,12 +15,15 @@ from plume.models.interop.folder import (
     Rule,
     beyond,
     field,
+    label_tree,
     labels_of,
+    one_table,
     read_config,
     read_folder_weights,
-    to_ours,
+    refuse,
     to_theirs,
     tokenizer_files,
+    whole_state,
     write,
 )
 from plume.models.pretrained import PretrainedModel
@@ -81,20 +83,8 @@ def import_folder(folder: Path) -> Imported:
     config = _config(tree, folder)
     theirs = _flat({n.removeprefix("transformer."): t for n, t in read_folder_weights(folder).items()})
     table = rules(config.num_layers)
-    state = to_ours(table, theirs)
-    for rule in table:
-        if rule.ours.startswith("backbone.") and rule.ours not in state:
-            raise UserError(
-                f"{folder}: the weights lack {' or '.join(rule.theirs)}, which config.json promises"
-            )
-    size: int = field(tree, "vocab_size", int, 32_000, folder)
-    if (given := len(state["backbone.embedding.weight"])) != size:
-        raise UserError(f"{folder}: config.json says vocab_size {size}, the weights have {given} rows")
-    out = theirs.get("lm_loss.weight")
-    if out is not None and not torch.equal(out, state["backbone.embedding.weight"]):
-        raise UserError(
-            f"{folder}: its output table differs from its embeddings, and ours are always one table"
-        )
+    state, size = whole_state(table, theirs, tree, folder, 32_000)
+    one_table(theirs.get("lm_loss.weight"), state, folder)
     parts = {"permuted_token": ("bias",), "label": ("dense.weight", "dense.bias", "out.weight", "out.bias")}
     heads = tuple(head for head, names in parts.items() if all(f"heads.{head}.{n}" in state for n in names))
     labels = labels_of(tree, len(state["heads.label.out.bias"])) if "label" in heads else ()
@@ -140,8 +130,7 @@ def export_folder(
         )
         if bad
     ] + beyond(config)
-    if wrong:
-        raise UserError(f"this model cannot be written as XLNet: {'; '.join(wrong)}")
+    refuse("XLNet", wrong)
     kind = kinds[heads]
     weights = _deep(to_theirs(rules(config.num_layers), state), config)
     outer = ("lm_loss.", "sequence_summary.", "logits_proj.")
@@ -171,9 +160,7 @@ def export_folder(
         "eos_token_id": vocab.eos,
         "tie_word_embeddings": True,
     }
-    if "label" in heads:
-        names = list(labels) or [f"LABEL_{i}" for i in range(len(state["heads.label.out.bias"]))]
-        tree |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    tree |= label_tree(model, labels)
     write(folder, tree, weights, tokenizer_files(tokenizer, vocab, 2**30, frame=True, cls_last=True))
 
 
