@@ -36,7 +36,7 @@ from plume.slots import Batch, collate
 from plume.text.store import build
 from plume.text.tokenizers import ByteLevelBPE
 from plume.text.tokens import TokenStore
-from plume.text.windows import PackedStream
+from plume.text.windows import PackedStream, Reading
 from plume.training.settings import Pretraining
 from plume.vocabulary import Vocabulary
 
@@ -61,10 +61,8 @@ def batches(
     """One batch after the other, as the loader draws them; epochs follow each other."""
     epoch = 0
     while True:
-        plan: Any = recipe.windows.plan(
-            store.split("train"), vocab, length=recipe.objective.window_length(recipe.windows.length),
-            batch_size=size, seed=0, epoch=epoch,
-        )  # fmt: skip
+        reading = Reading(recipe.objective.window_length(recipe.windows.length), size, epoch=epoch)
+        plan: Any = recipe.windows.plan(store.split("train"), vocab, reading)
         held = []
         for i in range(len(plan)):
             example = recipe.objective.example(plan[i], vocab, rng(0, "noise", epoch, i))

@@ -34,6 +34,7 @@ from plume.models.allocator import hold_freed_memory
 from plume.models.transformer import TransformerConfig
 from plume.seeding import rng
 from plume.slots import IGNORE, NEVER, Example, Slots, collate
+from plume.text.windows import Reading
 
 Padded = dict[str, Tensor]
 Loss = Callable[[Padded], Tensor]
@@ -179,10 +180,8 @@ PEERS: dict[str, tuple[Callable[[TransformerConfig, int], Loss], Callable[..., P
 def measure(name: str, text: Path, folder: Path, args: argparse.Namespace) -> str:
     recipe = widened(config.resolve(f"{name}:tiny"), args.layers, args.width)
     store, vocab = stored(recipe, text, folder / name)
-    plan: Any = recipe.windows.plan(
-        store.split("train"), vocab, length=recipe.objective.window_length(recipe.windows.length),
-        batch_size=args.batch, seed=0, epoch=0,
-    )  # fmt: skip
+    reading = Reading(recipe.objective.window_length(recipe.windows.length), args.batch)
+    plan: Any = recipe.windows.plan(store.split("train"), vocab, reading)
     drawn = (recipe.objective.example(plan[i], vocab, rng(0, "noise", 0, i)) for i in range(len(plan)))
     kept = [example for example in drawn if example is not None]
     batches = [kept[i : i + args.batch] for i in range(0, len(kept) - args.batch + 1, args.batch)]

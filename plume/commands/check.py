@@ -248,15 +248,13 @@ def _window(recipe: Pretraining) -> Window | None:
     from plume.commands.examples import on_the_spot
     from plume.drawing.texts import TEXTS
     from plume.text.tokens import Tokens
+    from plume.text.windows import Reading
 
     tokenizer = on_the_spot(recipe, TEXTS["en"])
-    windows: Any = dataclasses.replace(recipe.windows, length=min(recipe.windows.length, 24))  # type: ignore[type-var]
+    windows: Any = dataclasses.replace(recipe.windows, length=min(recipe.windows.length, 24))
     try:
-        plan = windows.plan(
-            Tokens.of(tokenizer, TEXTS["en"]), tokenizer.vocabulary,
-            length=recipe.objective.window_length(windows.length), batch_size=1, seed=0, epoch=0,
-        )  # fmt: skip
-        window: Window = plan[0]
+        reading = Reading(recipe.objective.window_length(windows.length))
+        window: Window = windows.plan(Tokens.of(tokenizer, TEXTS["en"]), tokenizer.vocabulary, reading)[0]
     except UserError:
         return None
     return window

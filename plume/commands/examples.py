@@ -24,7 +24,7 @@ from plume.text.marks import SENTENCE
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
 from plume.text.units import Lexicon
-from plume.text.windows import Window
+from plume.text.windows import Reading, Window
 from plume.training import stages
 from plume.training.settings import Adaptation, Pretraining
 
@@ -129,7 +129,7 @@ def draws(
     reads = objective.window_length(windows.length)
     done = 0
     for epoch in range(DRAWS):
-        plan = windows.plan(tokens, vocab, length=reads, batch_size=1, seed=0, epoch=epoch)
+        plan = windows.plan(tokens, vocab, Reading(reads, epoch=epoch))
         for index in range(len(plan)):
             window: Window = plan[index]
             example = objective.example(window, vocab, rng(0, "show", epoch, index))

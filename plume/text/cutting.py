@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plume.seeding import Permutation, key, rng
+from plume.seeding import Permutation, rng
 from plume.text.marks import SENTENCE
 from plume.text.pairs import Draws, Pair
 from plume.text.tokens import Tokens
@@ -37,13 +37,6 @@ class Shuffled:
 
     def starts(self, index: int) -> bool:
         return True
-
-
-def shuffled(
-    count: int, seed: int, epoch: int, order_epoch: int | None, window: Callable[[int], Window]
-) -> Shuffled:
-    number = epoch if order_epoch is None else order_epoch
-    return Shuffled(Permutation(count, key(seed, "order", number)), window)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -9,19 +10,19 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 
 from plume.errors import UserError
-from plume.seeding import key, rng
+from plume.seeding import Permutation, key, rng
 from plume.text.cutting import ADVANCE as ADVANCE
 from plume.text.cutting import (
     NOTHING,
     PairRows,
     Rows,
+    Shuffled,
     Stream,
     Stretches,
     fill,
     framed,
     pair_table,
     sentence_cuts,
-    shuffled,
 )
 from plume.text.marks import PART
 from plume.text.marks import Grain as Grain
@@ -49,111 +50,94 @@ class Plan(Protocol):
         ...
 
 
-class Windows(Protocol):
-    """A way of cutting. ``carries``: row r of a batch goes on where row r of the batch before stopped.
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the text: windows of ``length`` tokens (the objective's ``window_length``), ``batch_size`` a step.
 
-    ``columns``: what the documents are made of where they have several columns, in their order; else none.
+    ``epoch`` decides what is cut, ``order`` (default: the epoch) in which order it is read: static masking freezes the
+    first and not the second.
     """
 
-    carries: ClassVar[bool]
+    length: int
+    batch_size: int = 1
+    seed: int = 0
+    epoch: int = 0
+    order: int | None = None
+
+    def offset(self, most: int) -> int:
+        """Where in the text to begin: anywhere from 0 to ``most``."""
+        return int(rng(self.seed, "offset", self.epoch).integers(0, most + 1))
+
+    def shuffled(self, count: int, window: Callable[[int], Window]) -> Plan:
+        """``count`` windows in the order of this reading."""
+        order = self.epoch if self.order is None else self.order
+        return Shuffled(Permutation(count, key(self.seed, "order", order)), window)
+
+
+@dataclass(frozen=True)
+class Windows(ABC):
+    """A way of cutting. ``carries``: row r of a batch goes on where row r of the batch before stopped."""
+
+    length: int
+    carries: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise UserError(f"windows.length must be at least 1, not {self.length}")
 
     @property
-    def length(self) -> int: ...
+    def columns(self) -> tuple[str, ...]:
+        """What the documents are made of where they have several columns, in their order; else none."""
+        return ()
 
-    @property
-    def columns(self) -> tuple[str, ...]: ...
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
-        """The windows of ``epoch``, each of ``length`` tokens (the objective's ``window_length``).
-
-        ``epoch`` decides what is cut, ``order_epoch`` (default: the same) in which order it is read: static
-        masking freezes the first and not the second.
+    @abstractmethod
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        """The windows of one reading.
 
         Raises:
             UserError: the text is shorter than a window.
         """
-        ...
 
 
 @dataclass(frozen=True)
-class PackedStream:
+class PackedStream(Windows):
     """Documents one after the other, each closed by eos, cut every ``length`` tokens (spec 03 section 1.1).
 
     The cuts begin at a random offset, drawn anew each epoch. A window of ``length + 1`` tokens (causal models
     read one more, as the last label) shares that one token with the next window.
     """
 
-    length: int
-    carries: ClassVar[bool] = False
-    columns: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         stream, step = Stream(tokens, vocab.require("eos")), _step(self.length, length)
         spare = stream.size - length
         if spare < 0:
             raise _too_short(tokens, stream.size, length)
-        offset = int(rng(seed, "offset", epoch).integers(0, min(step - 1, spare) + 1))
+        offset = reading.offset(min(step - 1, spare))
         count = (stream.size - offset - length) // step + 1
-        return shuffled(count, seed, epoch, order_epoch, lambda n: stream.read(offset + n * step, length))
+        return reading.shuffled(count, lambda n: stream.read(offset + n * step, length))
 
 
 @dataclass(frozen=True)
-class Sequential:
+class Sequential(Windows):
     """The same stream in ``batch_size`` rows read side by side, memory carried along (spec 03 section 1.2)."""
 
-    length: int
     carries: ClassVar[bool] = True
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length, batch_size = reading.length, reading.batch_size
         stream, step = Stream(tokens, vocab.require("eos")), _step(self.length, length)
         shared = length - step  # 1 where the last token is only a label
         spare = stream.size - shared - batch_size * step
         if spare < 0:
             raise _too_short(tokens, stream.size, batch_size * step + shared, rows=batch_size)
-        offset = int(rng(seed, "offset", epoch).integers(0, min(step - 1, spare) + 1))
+        offset = reading.offset(min(step - 1, spare))
         row = (stream.size - offset - shared) // batch_size
         return Rows(stream, batch_size, row // step, offset, row, step, length)
 
 
 @dataclass(frozen=True)
-class SentenceStream:
+class SentenceStream(Windows):
     """Sentence after sentence, each between bos and eos, in ``batch_size`` rows read side by side, memory carried
     along (spec 04 section 5).
 
@@ -163,60 +147,32 @@ class SentenceStream:
 
     length: int = 20
     carries: ClassVar[bool] = True
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length, batch_size = reading.length, reading.batch_size
         starts, asked = sentence_table(tokens)
         total = int(asked[-1])
         spare = total - batch_size * length
         if spare < 0:
             raise _too_short(tokens, total, batch_size * length, rows=batch_size)
-        offset = int(rng(seed, "offset", epoch).integers(0, min(length - 1, spare) + 1))
+        offset = reading.offset(min(length - 1, spare))
         row = (total - offset) // batch_size
         marks = vocab.require("bos"), vocab.require("eos")
         return SentenceRows(tokens, starts, asked, marks, batch_size, offset, row, length)
 
 
 @dataclass(frozen=True)
-class FullSentences:
+class FullSentences(Windows):
     """Whole sentences up to ``length`` tokens, [CLS] before and [SEP] after (spec 07 section 3).
 
     Across documents a further [SEP] stands between them; with ``cross_documents=False`` a document's end ends
     the window (RoBERTa's DOC-SENTENCES). A sentence that does not fit alone is cut. Nothing is lost.
     """
 
-    length: int
     cross_documents: bool = True
-    carries: ClassVar[bool] = False
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         if length < 3:
             raise UserError(
                 f"full sentences need windows.length of at least 3 ([CLS], a token, [SEP]), not {length}"
@@ -232,45 +188,28 @@ class FullSentences:
             inside = np.asarray(tokens.documents[a:b]) - first  # where a document begins after the first one
             return framed(tokens, [(first, end)], cls, sep, {}, inside)
 
-        return shuffled(len(cuts) - 1, seed, epoch, order_epoch, window)
+        return reading.shuffled(len(cuts) - 1, window)
 
 
 @dataclass(frozen=True)
-class Sentences:
+class Sentences(Windows):
     """A sentence a window, longer ones cut every ``length`` tokens, nothing added (spec 02 section E.1).
 
     They come in the order of the text, so that thousands can be read at once, or ``shuffled`` anew each epoch.
     """
 
-    length: int
     shuffled: bool = False
-    carries: ClassVar[bool] = False
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         if not tokens.num_tokens:
             raise _too_short(tokens, 0, 1)
         inside = Stretches(tokens, sentence_cuts(tokens, length))
-        return (
-            shuffled(len(inside), seed, epoch, order_epoch, inside.__getitem__) if self.shuffled else inside
-        )
+        return reading.shuffled(len(inside), inside.__getitem__) if self.shuffled else inside
 
 
 @dataclass(frozen=True)
-class SegmentPairs:
+class SegmentPairs(Windows):
     """[CLS] A [SEP] B [SEP] and whether B follows A: 0, or 1 where it is random (spec 06 section 4).
 
     The draw is 50/50 among chunks of two sentences or more; a chunk of one sentence is followed by a random
@@ -279,29 +218,17 @@ class SegmentPairs:
     one beside it is not asked. ``grain="sentence"``: A and B are one sentence each (RoBERTa's SENTENCE-PAIR).
     """
 
-    length: int
     short_share: float = 0.1
     second: Second = "random"
     grain: PairGrain = "segment"
-    carries: ClassVar[bool] = False
-    columns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        _positive(self.length)
+        super().__post_init__()
         if not 0 <= self.short_share <= 1:
             raise UserError(f"short_share is a share between 0 and 1, not {self.short_share}")
 
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         if length < 5:
             raise UserError(
                 f"segment pairs need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
@@ -318,7 +245,7 @@ class SegmentPairs:
                 second=self.second, grain=self.grain,
             )  # fmt: skip
 
-        table = pair_table(tokens, pairs, key(seed, "pairs", epoch))
+        table = pair_table(tokens, pairs, key(reading.seed, "pairs", reading.epoch))
         label = "next_sentence" if self.second == "random" else "sentence_order"
         if (table[:, 4] == NOTHING).all():
             raise UserError(
@@ -330,36 +257,21 @@ class SegmentPairs:
             a, b, c, d, random = table[number].tolist()
             return framed(tokens, [(a, b), (c, d)] if d > c else [(a, b)], cls, sep, {label: random})
 
-        return shuffled(len(table), seed, epoch, order_epoch, window)
+        return reading.shuffled(len(table), window)
 
 
 @dataclass(frozen=True)
-class FollowingSegments:
+class FollowingSegments(Windows):
     """[CLS] A [SEP] B [SEP] where B always follows A, or [CLS] A [SEP] alone: ELECTRA's inputs (spec 09 section 1).
 
     ``single_share`` of them are one segment, ``short_share`` are filled to a shorter length.
     """
 
-    length: int
     single_share: float = 0.1
     short_share: float = 0.05
-    carries: ClassVar[bool] = False
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         if length < 5:
             raise UserError(
                 f"two segments need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
@@ -376,17 +288,17 @@ class FollowingSegments:
                 short_share=self.short_share, draw=draw,
             )  # fmt: skip
 
-        table = pair_table(tokens, pairs, key(seed, "pairs", epoch))
+        table = pair_table(tokens, pairs, key(reading.seed, "pairs", reading.epoch))
 
         def window(number: int) -> Window:
             a, b, c, d, _ = table[number].tolist()
             return framed(tokens, [(a, b), (c, d)] if d > c else [(a, b)], cls, sep, {})
 
-        return shuffled(len(table), seed, epoch, order_epoch, window)
+        return reading.shuffled(len(table), window)
 
 
 @dataclass(frozen=True)
-class TextPairs:
+class TextPairs(Windows):
     """Pairs of texts, one a document: what is read and what is to be written, each of at most ``length`` tokens.
 
     ``source`` and ``target`` name the columns. An objective adds its own marks, for which it reads fewer. Of a pair
@@ -394,14 +306,12 @@ class TextPairs:
     not the translation of half a sentence); ``"cut"`` takes what fits of both (summaries, T5).
     """
 
-    length: int
     source: str = "source"
     target: str = "target"
     overlong: Literal["drop", "cut"] = "drop"
-    carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _positive(self.length)
+        super().__post_init__()
         if self.source == self.target:
             raise UserError(f"source and target are both the column {self.source!r}: name two different ones")
 
@@ -409,17 +319,8 @@ class TextPairs:
     def columns(self) -> tuple[str, ...]:
         return (self.source, self.target)
 
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length = reading.length
         if not tokens.num_tokens:
             raise _too_short(tokens, 0, 1)
 
@@ -438,11 +339,11 @@ class TextPairs:
                 f"no pair of the {tokens.name} part of the text has both sides within {length} tokens: raise "
                 f"windows.length, or cut them with windows.overlong=cut"
             )
-        return shuffled(tokens.num_documents, seed, epoch, order_epoch, window)
+        return reading.shuffled(tokens.num_documents, window)
 
 
 @dataclass(frozen=True)
-class CarriedPairs:
+class CarriedPairs(Windows):
     """XLNet's: text that goes on from window to window, and behind it a pair, [CLS] last (spec 10 section 4).
 
         half a window of the stream, A [SEP] B [SEP] [CLS]
@@ -452,24 +353,10 @@ class CarriedPairs:
     is ("advance") and whether B is random ("next_sentence").
     """
 
-    length: int
     carries: ClassVar[bool] = True
-    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        _positive(self.length)
-
-    def plan(
-        self,
-        tokens: Tokens,
-        vocab: Vocabulary,
-        *,
-        length: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        order_epoch: int | None = None,
-    ) -> Plan:
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        length, batch_size = reading.length, reading.batch_size
         advance = length // 2
         room = length - advance - 3
         if room < 2:
@@ -478,20 +365,17 @@ class CarriedPairs:
         spare = stream.size - room - batch_size * advance
         if spare < 0:
             raise _too_short(tokens, stream.size, batch_size * advance + room, rows=batch_size)
-        offset = int(rng(seed, "offset", epoch).integers(0, min(advance - 1, spare) + 1))
+        offset = reading.offset(min(advance - 1, spare))
         row = (stream.size - offset - room) // batch_size
         inner = Rows(stream, batch_size, row // advance, offset, row, advance, advance + room)
-        return PairRows(inner, advance, vocab.require("cls"), vocab.require("sep"), seed, epoch)
+        return PairRows(
+            inner, advance, vocab.require("cls"), vocab.require("sep"), reading.seed, reading.epoch
+        )
 
 
 def _step(length: int, read: int) -> int:
     """How far windows of ``read`` tokens lie apart: the one token more of a causal model is the next one's first."""
     return length if read == length + 1 else read
-
-
-def _positive(length: int) -> None:
-    if length < 1:
-        raise UserError(f"windows.length must be at least 1, not {length}")
 
 
 def _too_short(tokens: Tokens, have: int, need: int, *, rows: int = 1) -> UserError:

@@ -11,7 +11,7 @@ from plume.objectives.masked import MaskedLM
 from plume.seeding import key
 from plume.text.marks import Grain
 from plume.text.store import Tokens
-from plume.text.windows import Plan, Window, Windows
+from plume.text.windows import Plan, Reading, Window, Windows
 from plume.training.loader import Epochs, Phase
 from plume.training.settings import Pretraining, Stage
 from plume.vocabulary import Vocabulary
@@ -131,14 +131,7 @@ def _cutter(
     """``variants``: as many epochs are cut anew, and then come again; None: every one is."""
 
     def plan(epoch: int) -> Plan:
-        return windows.plan(
-            tokens,
-            vocab,
-            length=length,
-            batch_size=batch_size,
-            seed=seed,
-            epoch=epoch if variants is None else epoch % variants,
-            order_epoch=epoch,
-        )
+        cut = epoch if variants is None else epoch % variants
+        return windows.plan(tokens, vocab, Reading(length, batch_size, seed, cut, epoch))
 
     return plan

@@ -15,7 +15,7 @@ from plume.seeding import rng
 from plume.text.marks import SENTENCE, WORD
 from plume.text.tokenizers import ByteLevelBPE
 from plume.text.tokens import Tokens
-from plume.text.windows import FullSentences, Window
+from plume.text.windows import FullSentences, Reading, Window
 from plume.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(size=1000, pad=1, bos=0, cls=0, eos=2, sep=2, unk=3, mask=4)
@@ -167,7 +167,7 @@ def test_real_sentences_move_whole(text: str) -> None:
     tokenizer = ByteLevelBPE(vocab_size=300).train([text])
     windows = FullSentences(128, cross_documents=False)
     vocab = tokenizer.vocabulary
-    plan = windows.plan(Tokens.of(tokenizer, [text]), vocab, length=128, batch_size=1, seed=0, epoch=0)
+    plan = windows.plan(Tokens.of(tokenizer, [text]), vocab, Reading(128))
     found = set()
     for seed in range(60):
         example = Denoising(permute_sentences=1.0).example(plan[0], vocab, rng(seed, "noise"))

@@ -19,6 +19,7 @@ from plume.slots import IGNORE, Array, Example, collate
 from plume.studies import laws, pairs
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
+from plume.text.windows import Reading
 from plume.training.settings import Pretraining
 from tests.commands.conftest import SMALL, call
 from tests.conftest import documents
@@ -124,7 +125,7 @@ def pool(recipe: Pretraining, tokenizer: Tokenizer, texts: list[Any], count: int
     windows: Any = dataclasses.replace(recipe.windows, length=min(recipe.windows.length, 32))
     length = recipe.objective.window_length(windows.length)
     for epoch in range(100):
-        plan = windows.plan(tokens, vocab, length=length, batch_size=1, seed=0, epoch=epoch)
+        plan = windows.plan(tokens, vocab, Reading(length, epoch=epoch))
         for index in range(len(plan)):
             example = recipe.objective.example(plan[index], vocab, rng(0, "pool", epoch, index))
             drawn += [] if example is None else [example]

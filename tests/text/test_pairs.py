@@ -13,7 +13,7 @@ from plume.seeding import rng
 from plume.slots import IGNORE
 from plume.text.marks import SENTENCE, WORD
 from plume.text.tokens import Tokens
-from plume.text.windows import FollowingSegments, SegmentPairs, Window
+from plume.text.windows import FollowingSegments, Reading, SegmentPairs, Window
 from plume.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(size=20_000, pad=0, cls=1, sep=2, mask=3)
@@ -41,7 +41,7 @@ def halves(window: Window) -> list[np.ndarray]:
 
 
 def all_windows(windows: SegmentPairs | FollowingSegments, tokens: Tokens, epoch: int = 0) -> list[Window]:
-    plan = windows.plan(tokens, VOCAB, length=windows.length, batch_size=1, seed=0, epoch=epoch)
+    plan = windows.plan(tokens, VOCAB, Reading(windows.length, epoch=epoch))
     return [plan[i] for i in range(len(plan))]
 
 

@@ -17,7 +17,7 @@ from plume.text.store import build
 from plume.text.tokenizers import ByteLevelBPE, Tokenizer, WordPiece
 from plume.text.tokens import Tokens
 from plume.text.units import Lexicon, Units
-from plume.text.windows import SegmentPairs, Window
+from plume.text.windows import Reading, SegmentPairs, Window
 from plume.vocabulary import Vocabulary
 
 TEXTS = {
@@ -88,7 +88,7 @@ def test_units_are_masked_whole_in_pairs_too(language: str, unit: Any) -> None:
     pieces = tokenizer(WordPiece(vocab_size=200), language)
     tokens = Tokens.of(pieces, [TEXTS[language]] * 4, lexicon=LEXICONS[language])
     objective = MaskedLM(unit=unit, selection="bernoulli", noise_density=0.4, next_sentence=True)
-    plan = SegmentPairs(length=48).plan(tokens, pieces.vocabulary, length=48, batch_size=1, seed=0, epoch=0)
+    plan = SegmentPairs(length=48).plan(tokens, pieces.vocabulary, Reading(48))
     mixed = chosen = 0
     for index in range(len(plan)):
         source = plan[index]

@@ -17,7 +17,16 @@ from plume.text.marks import PART, SENTENCE, WORD
 from plume.text.pairs import Pair, pairs_of
 from plume.text.store import Tokens
 from plume.text.window import Window
-from plume.text.windows import FullSentences, PackedStream, Plan, SegmentPairs, Sequential, TextPairs, Windows
+from plume.text.windows import (
+    FullSentences,
+    PackedStream,
+    Plan,
+    Reading,
+    SegmentPairs,
+    Sequential,
+    TextPairs,
+    Windows,
+)
 from plume.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(size=50_000, pad=0, bos=1, eos=1, unk=4, cls=2, sep=3, mask=5)
@@ -38,9 +47,7 @@ def tokens_of(documents: Sequence[Sequence[int]]) -> Tokens:
 def plan_of(windows: Windows, tokens: Tokens, *, epoch: int = 0, batch_size: int = 1, extra: int = 0, seed: int = 0,
             order_epoch: int | None = None) -> Plan:  # fmt: skip
     length = windows.length + extra
-    return windows.plan(
-        tokens, VOCAB, length=length, batch_size=batch_size, seed=seed, epoch=epoch, order_epoch=order_epoch
-    )
+    return windows.plan(tokens, VOCAB, Reading(length, batch_size, seed, epoch, order_epoch))
 
 
 def all_of(plan: Plan) -> list[Window]:
@@ -111,13 +118,13 @@ class TestStream:
     def test_a_longer_reading_than_the_window_is_the_step(self) -> None:
         # T5 reads 568 tokens to fill 512: nothing is read twice.
         tokens, places = stream(101)
-        plan = PackedStream(10).plan(tokens, VOCAB, length=13, batch_size=1, seed=0, epoch=0)
+        plan = PackedStream(10).plan(tokens, VOCAB, Reading(13))
         starts = sorted(places[int(w.ids[0])] for w in all_of(plan))
         assert np.diff(starts).tolist() == [13] * (len(starts) - 1)
 
     def test_documents_are_closed_by_eos(self) -> None:
         tokens = tokens_of([[2], [1], [3], [1]])
-        plan = PackedStream(11).plan(tokens, VOCAB, length=11, batch_size=1, seed=0, epoch=0)
+        plan = PackedStream(11).plan(tokens, VOCAB, Reading(11))
         window = plan[0]
         assert window.ids.tolist() == [10, 11, 1, 12, 1, 13, 14, 15, 1, 16, 1]
         assert window.special.tolist() == [i == 1 for i in window.ids.tolist()]

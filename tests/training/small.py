@@ -26,7 +26,7 @@ from plume.objectives.masked import MaskedLM
 from plume.objectives.permuted import PermutedLM
 from plume.seeding import Permutation, key
 from plume.text.store import Tokens
-from plume.text.windows import CarriedPairs, Plan, Window
+from plume.text.windows import CarriedPairs, Plan, Reading, Window, Windows
 from plume.training import parallel, precision, stages
 from plume.training.folder import RunFolder
 from plume.training.loader import Epochs, Phase
@@ -46,22 +46,19 @@ def tokens(count: int, seed: int = 0) -> Tokens:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Chunks(Windows):
     """Windows of ``length`` tokens one after the other; a quarter of them is shorter, to be packed."""
 
-    length: int
-    carries: ClassVar[bool] = False
-
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        return _Chunks(tokens, length, seed, epoch, epoch if order_epoch is None else order_epoch)
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        return _Chunks(tokens, reading)
 
 
 class _Chunks:
-    def __init__(self, tokens: Tokens, length: int, seed: int, epoch: int, order_epoch: int) -> None:
-        self.tokens, self.length, self.offset = tokens, length, epoch % 3
-        self.size = (tokens.num_tokens - self.offset) // length
-        self.permutation = Permutation(self.size, key(seed, "order", order_epoch))
+    def __init__(self, tokens: Tokens, reading: Reading) -> None:
+        self.tokens, self.length, self.offset = tokens, reading.length, reading.epoch % 3
+        self.size = (tokens.num_tokens - self.offset) // self.length
+        order = reading.epoch if reading.order is None else reading.order
+        self.permutation = Permutation(self.size, key(reading.seed, "order", order))
 
     def __len__(self) -> int:
         return self.size
@@ -79,15 +76,13 @@ class _Chunks:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Windows):
     """The text in ``batch_size`` rows that are read side by side (spec 03 section 1.2)."""
 
-    length: int
     carries: ClassVar[bool] = True
 
-    def plan(self, tokens: Tokens, vocab: Vocabulary, *, length: int, batch_size: int, seed: int, epoch: int,
-             order_epoch: int | None = None) -> Plan:  # fmt: skip
-        return _Rows(tokens, length, batch_size)
+    def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
+        return _Rows(tokens, reading.length, reading.batch_size)
 
 
 class _Rows:
