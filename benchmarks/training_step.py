@@ -9,19 +9,22 @@ memory; they take turns, one step each a round, and only one of them ever runs. 
 All train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is bf16
 autocast on a GPU and where the processor multiplies bf16 quickly, fp32 elsewhere. "Useful" FLOPs count the output head
 only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. The peer
-is a bare loop over its model: its ``Trainer`` does more.
+is there as its users run it, through its ``Trainer``, and twice as a bare loop over its model.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +136,7 @@ def ours(job: Job) -> Callable[[Batch], float]:
     return step
 
 
-def theirs(job: Job) -> Callable[[Batch], float]:
+def their_model(job: Job) -> Any:
     from transformers import (
         BertConfig,
         BertForMaskedLM,
@@ -158,24 +161,28 @@ def theirs(job: Job) -> Callable[[Batch], float]:
         model = GPT2LMHeadModel(GPT2Config(
             vocab_size=job.vocab, n_embd=job.width, n_layer=job.layers, n_head=job.heads, n_positions=512,
             resid_pdrop=job.dropout, embd_pdrop=job.dropout, attn_pdrop=job.dropout, use_cache=False))  # fmt: skip
-    model.to(job.device).train()
+    return model
+
+
+def given(job: Job, slots: Slots[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the peer's model is given for our slots."""
+    (labels,) = slots.labels.values()
+    if job.family == "xlnet":
+        return two_streams(slots, job.length)
+    if job.family == "gpt":  # it shifts by itself: the same T predictions need T + 1 labels of T + 1 inputs
+        return {"input_ids": slots.input_ids, "labels": labels, "shift_labels": labels}
+    return {"input_ids": slots.input_ids, "labels": labels}
+
+
+def theirs(job: Job) -> Callable[[Batch], float]:
+    model = their_model(job).to(job.device).train()
     if job.compiled:
         model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01, fused=True)
 
     def step(batch: Batch) -> float:
-        slots = batch.inputs
-        (labels,) = slots.labels.values()
-        if job.family == "xlnet":
-            given = two_streams(slots, job.length)
-        elif (
-            job.family == "gpt"
-        ):  # it shifts by itself: the same T predictions need T + 1 labels of T + 1 inputs
-            given = {"input_ids": slots.input_ids, "labels": labels, "shift_labels": labels}
-        else:
-            given = {"input_ids": slots.input_ids, "labels": labels}
         with torch.autocast(job.device, job.dtype, enabled=job.dtype != torch.float32):
-            loss = model(**given).loss
+            loss = model(**given(job, batch.inputs)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -228,32 +235,75 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
+TRAINER = "transformers' Trainer"
 SIDES = {
     "Plume": (ours, True),
+    TRAINER: (None, False),
     "transformers, as installed": (theirs, False),
     "transformers, Plume's allocator": (theirs, True),
 }
 
 
+class Turns:
+    """The turns of one side: a line in, a step done, a line of JSON out."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.before = job, resident("VmRSS")
+
+    def taken(self, loss: float) -> None:
+        """The step of the turn is done, with this loss."""
+        wait(self.job.device)
+        wall, busy = time.perf_counter() - self.start, time.process_time() - self.used
+        cuda = self.job.device == "cuda"
+        memory = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM") - self.before
+        top, top_busy = peak(self.job.dtype, self.job.device)
+        row = {"wall": wall, "busy": busy, "loss": loss, "memory": memory, "peak": top, "peak_busy": top_busy}
+        print(json.dumps(row), file=sys.__stdout__, flush=True)
+
+    def __iter__(self) -> Iterator[int]:
+        for line in sys.stdin:
+            torch.manual_seed(int(line))
+            self.start, self.used = time.perf_counter(), time.process_time()
+            yield int(line)
+
+
 def work(job: Job, side: str, rounds: int) -> None:
-    """Be one side: a line in, a step done, a line of JSON out."""
+    """Be one side."""
     make, held = SIDES[side]
     if held:
         hold_freed_memory()
     data = [batch.to(job.device) for batch in batches(job, rounds + 1)]
-    before = resident("VmRSS")
+    turns = Turns(job)
+    if make is None:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints its metrics
+            run_trainer(job, data, turns)
+        return
     step = make(job)
-    for line in sys.stdin:
-        number = int(line)
-        torch.manual_seed(number)
-        start, used = time.perf_counter(), time.process_time()
-        loss = step(data[number])
-        wait(job.device)
-        wall, busy = time.perf_counter() - start, time.process_time() - used
-        memory = torch.cuda.max_memory_allocated() if job.device == "cuda" else resident("VmHWM") - before
-        top, top_busy = peak(job.dtype, job.device)
-        row = {"wall": wall, "busy": busy, "loss": loss, "memory": memory, "peak": top, "peak_busy": top_busy}
-        print(json.dumps(row), flush=True)
+    for number in turns:
+        turns.taken(step(data[number]))
+
+
+def run_trainer(job: Job, data: list[Batch], turns: Turns) -> None:
+    """All turns through the peer's ``Trainer``, which fetches rows one step ahead: a turn (but for the first) is the
+    step on the rows before, and the rows of the next. Its loss stays its own.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    class Rows(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for number in turns:
+                rows = {name: value.cpu() for name, value in given(job, data[number].inputs).items()}
+                yield from ({name: value[i] for name, value in rows.items()} for i in range(job.batch))
+                turns.taken(math.nan)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, max_steps=len(data), per_device_train_batch_size=job.batch, learning_rate=1e-4,
+            weight_decay=0.01, lr_scheduler_type="constant", bf16=job.dtype == torch.bfloat16,
+            torch_compile=job.compiled, use_cpu=job.device == "cpu", report_to=[], disable_tqdm=True,
+            save_strategy="no",
+        )  # fmt: skip
+        Trainer(their_model(job), arguments, train_dataset=Rows()).train()
 
 
 def main() -> None:
