@@ -158,6 +158,8 @@ def _text_of(sources: Sources, *prefixes: str) -> str:
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 BANNED_CALLS = {"eval", "exec", "compile", "__import__", "hasattr"}
 BANNED_METHODS = {"torch.load", "torch.save", "torch.serialization.load", "yaml.load", "os.system"}
+# Files that people have were written by torch.save: the reader of them is tested on what it really writes.
+ALLOWED = {("tests/models/test_pickled.py", "torch.save")}
 TRUSTING = {"allow_pickle", "shell", "trust_remote_code"}
 
 
@@ -176,10 +178,15 @@ def nothing_runs_data(sources: Sources) -> Iterator[str]:
             for keyword in node.keywords:
                 if keyword.arg in TRUSTING and ast.unparse(keyword.value) != "False":
                     yield f"{path}:{node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
-            if not isinstance(called, ast.Attribute) or called.attr not in ("load", "save", "system"):
+        for node in ast.walk(tree):  # under another name too: f = torch.load, getattr(torch, "load")
+            if isinstance(node, ast.Attribute) and node.attr in ("load", "save", "system"):
+                said = ast.unparse(node)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and len(node.args) > 1:
+                said = ".".join(ast.unparse(part).strip("'") for part in node.args[:2])
+            else:
                 continue
-            if ast.unparse(called) in BANNED_METHODS:
-                yield f"{path}:{node.lineno}: {ast.unparse(called)}()"
+            if said in BANNED_METHODS and (path, said) not in ALLOWED:
+                yield f"{path}:{node.lineno}: {said}"
 
 
 SKIPS = ("skip", "skipif", "xfail", "importorskip", "skipTest")
@@ -234,6 +241,10 @@ PLANTED: tuple[tuple[Callable[[Sources], Iterator[str]], str, str], ...] = (
     (names, "tests/common/test_a.py", ""),
     (objectives_in_use, "plume/objectives/planted.py", "class Planted(Objective[Window]): ..."),
     (nothing_runs_data, "plume/planted.py", "import torch\ntorch.load('x')"),
+    (nothing_runs_data, "tests/models/test_planted.py", "torch.save({}, 'x')"),
+    (nothing_runs_data, "tests/models/test_pickled.py", "torch.load('x')"),
+    (nothing_runs_data, "plume/planted.py", "read = torch.load"),
+    (nothing_runs_data, "plume/planted.py", "read = getattr(torch, 'load')"),
     (nothing_runs_data, "tests/planted.py", "import pickle"),
     (nothing_runs_data, "plume/planted.py", "eval('1')"),
     (nothing_runs_data, "plume/planted.py", "hasattr(1, 'x')"),

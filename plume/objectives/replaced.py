@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from plume.models.pretrained import Backbone
     from plume.slots import Array
 
-ORIGINAL, REPLACED, SAMPLED = (
-    0,
-    1,
-    2,
-)  # labels of "replaced"; SAMPLED: which of the two, the generator decides
+# Labels of "replaced"; SAMPLED: which of the two, the generator decides.
+ORIGINAL, REPLACED, SAMPLED = 0, 1, 2
 
 
 @dataclass(frozen=True)

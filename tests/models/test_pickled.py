@@ -17,8 +17,6 @@ from plume.errors import UserError
 from plume.models.interop.folder import read_folder_weights
 from plume.models.interop.pickled import read_pickled
 
-save = getattr(torch, "save")  # noqa: B009 # what people have was written by it; plume itself never does
-
 
 def weights() -> dict[str, Tensor]:
     table = torch.randn(6, 4)
@@ -37,7 +35,7 @@ def test_what_torch_wrote_comes_back_to_the_bit(zipped: bool, wrapped: bool, tmp
     if wrapped:
         module = nn.Linear(3, 2)
         state |= module.state_dict()
-    save(
+    torch.save(
         {"state_dict": OrderedDict(state), "epoch": 3} if wrapped else state, tmp_path / "a.bin",
         _use_new_zipfile_serialization=zipped,
     )  # fmt: skip
@@ -48,7 +46,7 @@ def test_what_torch_wrote_comes_back_to_the_bit(zipped: bool, wrapped: bool, tmp
 
 
 def test_a_folder_with_old_weights_alone_is_read(tmp_path: Path) -> None:
-    save({"a": nn.Parameter(torch.ones(2))}, tmp_path / "pytorch_model.bin")
+    torch.save({"a": nn.Parameter(torch.ones(2))}, tmp_path / "pytorch_model.bin")
     assert read_folder_weights(tmp_path)["a"].tolist() == [1, 1]
 
 
@@ -124,7 +122,7 @@ def test_the_old_form_is_no_back_door(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_truncated_file_is_refused_wherever_it_ends(zipped: bool, tmp_path: Path) -> None:
-    save(weights(), tmp_path / "whole.bin", _use_new_zipfile_serialization=zipped)
+    torch.save(weights(), tmp_path / "whole.bin", _use_new_zipfile_serialization=zipped)
     whole = (tmp_path / "whole.bin").read_bytes()
     for share in (0.0, 0.3, 0.95):
         (tmp_path / "a.bin").write_bytes(whole[: int(len(whole) * share)])
