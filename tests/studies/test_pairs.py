@@ -14,6 +14,7 @@ import torch
 from plume.commands.examples import draws, on_the_spot, small_texts
 from plume.models.heads import TokenHead
 from plume.models.pretrained import PretrainedModel
+from plume.models.sampled_softmax import SampledSoftmax
 from plume.seeding import rng
 from plume.slots import IGNORE, Array, Example, collate
 from plume.studies import laws, pairs
@@ -40,7 +41,7 @@ def planted(recipe: Pretraining, seed: int) -> list[Any]:
     def text() -> str:
         start, length = int(generator.integers(12)), int(generator.integers(18, 30))
         words = [WORDS[(start + i) % 12] for i in range(length)]
-        return ". ".join(" ".join(words[i : i + 6]) for i in range(0, length, 6)) + "."
+        return " ".join(" ".join(words[i : i + 6]).capitalize() + "." for i in range(0, length, 6))
 
     if isinstance(small_texts(recipe, "en")[0], tuple):
         return [(t := text()[:60], t) for _ in range(60)]
@@ -53,6 +54,13 @@ def example(name: str) -> tuple[Example[Array], Tokenizer]:
     texts = small_texts(recipe, "en")
     tokenizer = on_the_spot(recipe, texts)
     return next(draws(recipe, tokenizer, texts, 16))[1], tokenizer
+
+
+# At 1e-2 a step of Adam moves a weight by half of what it begins with (0.02): the scores of attention spread by 6
+# instead of 1 within 80 steps, before there is anything to look for, all states grow alike, and the network stays
+# with how often words occur. Masked models on GPT's backbone did, and the others came only a little below.
+RATE = 3e-3
+MARGIN = 0.3  # nats below the entropy: of what one word says of the next, a beginning
 
 
 def legal(objective: str, model: str) -> str | None:
@@ -134,58 +142,82 @@ def pool(recipe: Pretraining, tokenizer: Tokenizer, texts: list[Any], count: int
     return drawn[:count]
 
 
-def learns(objective: str, model: str, steps: int = 240) -> dict[str, tuple[float, float]]:
-    """(held-out loss, unigram entropy of the labels) of every head that answers with a token."""
+def learns(objective: str, config: Any, steps: int) -> dict[str, tuple[float, float]]:
+    """(held-out loss, unigram entropy of the labels) of every head that answers with a token, as soon as each lies
+    below, or after ``steps``."""
     recipe = dataclasses.replace(known()[objective], stages=())
     texts, others = planted(recipe, 0), planted(recipe, 1)
     tokenizer = on_the_spot(recipe, texts)
     vocab = tokenizer.vocabulary
     train, held_out = pool(recipe, tokenizer, texts, 2_000), pool(recipe, tokenizer, others, 64)
-    config = dataclasses.replace(laws.shrunk(known()[model].model), d_model=32)
     network = PretrainedModel.build(config, vocab, lambda b: recipe.objective.heads(b, vocab), seed=0)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0)
+    entropies = {
+        name: entropy(np.concatenate(found))
+        for name, head in network.heads.items()
+        if isinstance(head, TokenHead | SampledSoftmax)
+        and (found := [s.labels[name] for e in held_out for s in laws.stacks(e) if name in s.labels])
+    }
+    assert entropies or objective == "word2vec:tiny", "every other objective asks for a token"
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
     weights, packed, order = recipe.objective.weights(), network.backbone.packs, np.random.default_rng(0)
     torch.manual_seed(0)
-    for step in range(steps):
+    result: dict[str, tuple[float, float]] = {}
+    for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-2 * min(1, step / 20) * (1 - step / steps)
+            group["lr"] = RATE * min(1, step / 20) * (1 - step / (steps + 1))
         batch = collate([train[i] for i in order.integers(len(train), size=16)], packed=packed)
         losses = recipe.objective.losses(network, batch).heads
         optimizer.zero_grad()
         sum(weights.get(n, 1.0) * x.total / x.count.clamp(min=1) for n, x in losses.items()).backward()  # type: ignore[union-attr]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    network.eval()
-    with torch.no_grad():
-        reached = recipe.objective.losses(network, collate(held_out, packed=packed)).heads
-    result = {}
-    for name, head in network.heads.items():
-        found = [s.labels[name] for e in held_out for s in laws.stacks(e) if name in s.labels]
-        if isinstance(head, TokenHead) and found:
-            labels = np.concatenate(found)
-            share = np.unique(labels[labels != IGNORE], return_counts=True)[1] / (labels != IGNORE).sum()
-            loss = reached[name]
-            result[name] = float(loss.total / loss.count), float(-(share * np.log(share)).sum())
+        if step % 50 and step < steps:
+            continue
+        network.eval()
+        with torch.no_grad():
+            reached = recipe.objective.losses(network, collate(held_out, packed=packed)).heads
+        network.train()
+        result = {n: (float(reached[n].total / reached[n].count), bits) for n, bits in entropies.items()}
+        if all(loss < bound - MARGIN for loss, bound in result.values()):
+            break
     return result
 
 
-def check_it_learns(objective: str, model: str, steps: int = 240) -> None:
-    found = learns(objective, model, steps)
-    assert found or objective == "word2vec:tiny", "every other objective asks for a token"
-    for head, (loss, entropy) in found.items():
-        assert loss < entropy - 0.1, f"{objective} x {model}, {head}: {loss:.3f} is not below {entropy:.3f}"
+def entropy(labels: Array) -> float:
+    """Of how often each label occurs, in nats."""
+    share = np.unique(labels[labels != IGNORE], return_counts=True)[1] / (labels != IGNORE).sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def small(model: str) -> Any:
+    return dataclasses.replace(laws.shrunk(known()[model].model), d_model=32)
+
+
+def check_it_learns(objective: str, config: Any, steps: int) -> None:
+    for head, (loss, bound) in learns(objective, config, steps).items():
+        assert loss < bound - MARGIN, f"{objective} x {config}, {head}: {loss:.3f} is not below {bound:.3f}"
 
 
 @pytest.mark.parametrize(("objective", "model"), [("t5:tiny", "bart:tiny"), ("gpt:tiny", "lstm:tiny")])
 def test_a_legal_pair_learns_more_than_how_often_words_occur(objective: str, model: str) -> None:
-    check_it_learns(objective, model)
+    check_it_learns(objective, small(model), 240)
+
+
+def test_what_cannot_see_does_not_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a network that sees only itself knows how often words occur, and of a [MASK] nothing more."""
+    monkeypatch.setattr("plume.models.transformer.attend_merged", lambda qkv, *_, **__: qkv[:, :, 2])
+    with pytest.raises(AssertionError, match="masked_token: .* is not below"):
+        check_it_learns("bert:tiny", small("gpt:tiny"), 300)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", known())
 def test_every_legal_pair_learns_more_than_how_often_words_occur(objective: str) -> None:
+    tried = set()
     for model in known():
-        if legal(objective, model) is None:
+        config = small(model)
+        if config not in tried and legal(objective, model) is None:  # made small, some recipes' are the same
+            tried.add(config)
             check_it_learns(
-                objective, model, 1_500
+                objective, config, 1_500
             )  # masked models answer one slot in seven, and need the time
