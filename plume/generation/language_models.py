@@ -96,7 +96,7 @@ class CausalNetwork:
         self._backbone = twin.backbone
         self._head: TokenHead = twin.heads[head]
         weight, bias = self._head.weight, self._head.bias
-        self._table = PackedLinear(weight, bias, least_rows=1) if packable(weight) else None
+        self._table = PackedLinear(weight, bias) if packable(weight) else None
 
     @torch.inference_mode()
     def next_token_log_probs(

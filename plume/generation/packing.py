@@ -1,7 +1,8 @@
 """A model as decoding wants it: cast once, its large matrices laid out for the few rows of a decoding step.
 
-A step multiplies 1 to a few dozen rows with every weight, and so is bound by reading the weights. oneDNN reads
-a matrix that was brought into its blocked layout once about 1.5 times as fast for 2 to 32 rows as the plain one.
+A step multiplies 1 to a few dozen rows with every weight, and so is bound by reading the weights. oneDNN reads a matrix
+that was brought into its blocked layout once with all threads, where the plain product of a few rows may have one: 1.5
+to 4 times as fast for 1 to 32 rows, by machine (benchmarks/decoding.py).
 """
 
 from __future__ import annotations
@@ -16,27 +17,22 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from plume.models.pretrained import PretrainedModel
 
-_SMALLEST = 2**20  # elements; a smaller matrix is multiplied faster than oneDNN is called
+_SMALLEST = 2**19  # elements; a smaller matrix is multiplied faster than oneDNN is called
 _MOST_ROWS = 48  # beyond this (reading a prompt) the plain layout is as fast
 
 
 class PackedLinear(nn.Module):
-    """``F.linear`` with a frozen weight [outputs, inputs], which is kept packed once it has served a few rows.
+    """``F.linear`` with a frozen weight [outputs, inputs], which is kept packed once it has served a few rows."""
 
-    ``least_rows``: from how many rows on packing pays; one row streams a plain matrix as fast, except where the
-    matrix is huge.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, least_rows: int = 2) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach()
-        self._least_rows = least_rows
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        if not self._least_rows <= x.numel() // x.shape[-1] <= _MOST_ROWS:
+        if x.numel() // x.shape[-1] > _MOST_ROWS:
             return F.linear(x, self.weight, self.bias)
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
