@@ -2,10 +2,10 @@
 
     python benchmarks/checkpoint_pause.py --steps 40 --save-every 10
 
-One run of ``plume pretrain`` on random words. A checkpoint is begun between two steps, so the time from one row of
-``metrics.jsonl`` to the next holds a step and, behind some, that pause: the difference of the medians is what the
-loop waited. Writing goes on in a thread meanwhile; what hashing and the disk took from the steps beside it stands in
-the second figure, the excess of all steps of a checkpoint's interval over as many undisturbed ones.
+One run of ``plume pretrain`` on random words. Two figures: how long the loop stood still while a checkpoint was begun
+(the call that takes the snapshot, timed; it also waits for the checkpoint before, where that is still being written),
+and the excess of all steps of a checkpoint's interval over as many undisturbed ones: what hashing and the disk took
+from the steps beside them, on a machine whose cores all train.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import json
 import random
 import statistics
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +26,7 @@ from plume.recipes import gpt
 from plume.text.tokenizers import ByteLevelBPE
 from plume.text.windows import PackedStream
 from plume.training.pretraining import pretrain
+from plume.training.saver import Saver
 
 
 def seconds(metrics: Path) -> dict[int, float]:
@@ -33,19 +36,31 @@ def seconds(metrics: Path) -> dict[int, float]:
     return {step: at[step] - at[step - 1] for step in at if step - 1 in at}
 
 
-def report(taken: dict[int, float], interval: int, warm: int) -> dict[str, float]:
+def timed_saves() -> list[float]:
+    """The seconds that each call of ``Saver.save`` takes from now on."""
+    plain, taken = Saver.save, []
+
+    def save(*given: Any) -> None:
+        begun = time.perf_counter()
+        plain(*given)
+        taken.append(time.perf_counter() - begun)
+
+    Saver.save = save  # type: ignore[method-assign]
+    return taken
+
+
+def report(taken: dict[int, float], stood: list[float], interval: int, warm: int) -> dict[str, float]:
     """``interval``: steps between two checkpoints; the first ``warm`` steps do not count."""
     last = max(taken)
     saves = [s for s in range(interval, last, interval) if s >= warm]
-    after = [taken[s + 1] for s in saves]  # the step before whose row the snapshot was taken
     # A checkpoint is written during the steps behind it; the last half of each interval is taken as undisturbed.
     calm = [t for s, t in taken.items() if s > warm and (s - 1) % interval >= interval // 2]
     step = statistics.median(calm)
     excess = [sum(taken[s + i] - step for i in range(1, interval + 1) if s + i in taken) for s in saves]
     return {
         "step_seconds": step,
-        "pause_seconds": statistics.median(after) - step,
-        "pause_of_a_step": (statistics.median(after) - step) / step,
+        "pause_seconds": statistics.median(stood),
+        "pause_of_a_step": statistics.median(stood) / step,
         "excess_of_a_step": statistics.median(excess) / step,
         "checkpoints": len(saves),
     }
@@ -84,10 +99,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         text.write_text("\n".join(" ".join(draw.choices(words, k=200)) for _ in range(2_000)), "utf-8")
+        stood = timed_saves()
         run = pretrain(recipe, data=[text], out=Path(folder) / "run")
-        result = report(
-            seconds(run / "metrics.jsonl"), options.save_every - options.save_every // 8, options.save_every
-        )
+        interval = options.save_every - options.save_every // 8
+        result = report(seconds(run / "metrics.jsonl"), stood, interval, options.save_every)
     print(json.dumps({"threads": torch.get_num_threads(), **vars(options), **result}, indent=1))
 
 
