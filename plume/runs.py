@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor
 
 from plume import config
 from plume.errors import UserError
-from plume.evaluation import answerers
+from plume.evaluation import answerers, filling
 from plume.evaluation.answers import Classified as Classified
 from plume.evaluation.answers import Filled as Filled
+from plume.evaluation.answers import Tagged as Tagged
 from plume.evaluation.answers import one_or_many
 from plume.evaluation.scorer import Scorer
 from plume.generation.completion import Completion, Delta, complete, stream
@@ -34,6 +36,7 @@ from plume.models.heads import Asked, Head, Reads, TokenHead
 from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
 from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.sparse import SparseModel
 from plume.models.transformer import TransformerConfig
 from plume.models.word_vectors import WordVectors, of_rows
 from plume.objectives.base import Objective
@@ -41,11 +44,13 @@ from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.objectives.published import objective_of as objective_of
 from plume.slots import IGNORE, Array, Example, Slots, collate
-from plume.text.tokenizers import Tokenizer
-from plume.training import stages
+from plume.text.tokenizers import Tokenizer, of_words
+from plume.text.words import cut
+from plume.training import sparse, stages
 from plume.training.checkpoints import Checkpoints, folder_name, open_checkpoint
 from plume.training.counting import Counting
 from plume.training.folder import RunFolder
+from plume.training.labelled import tagged
 from plume.training.settings import Adaptation, Pretraining
 from plume.vocabulary import Vocabulary
 
@@ -59,14 +64,14 @@ BATCH_SLOTS = 4096  # go through the network at once
 class Run:
     """A trained model with its tokenizer. ``recipe`` is None for a published folder; ``step``: of the weights.
 
-    ``objective`` says how the family reads a text; an n-gram model, which has none, reads as causal networks do.
+    ``objective`` says how the family reads a text; what counts has none, and reads as causal networks do.
     """
 
     path: Path
-    model: PretrainedModel | NGrams
+    model: PretrainedModel | NGrams | SparseModel
     objective: Objective[Any]
     tokenizer: Tokenizer
-    recipe: Pretraining | Adaptation | Counting | None = None
+    recipe: Pretraining | Adaptation | Counting | sparse.Sparse | None = None
     step: int | None = None
 
     @property
@@ -76,9 +81,10 @@ class Run:
         Raises:
             UserError: it is a table of counts.
         """
-        if isinstance(self.model, NGrams):
+        if not isinstance(self.model, PretrainedModel):
+            kind = "an n-gram model" if isinstance(self.model, NGrams) else "made of counted words"
             raise UserError(
-                f"{self.name} is an n-gram model: it counts, and has neither layers nor heads (it can "
+                f"{self.name} is {kind}: it counts, and has neither layers nor heads (it can "
                 f"{', '.join(self.can)}); a model by gpt:tiny or bert:tiny has"
             )
         return self.model
@@ -90,7 +96,9 @@ class Run:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What ``classify`` answers with; empty if it cannot."""
+        """What ``classify`` (of words: ``tag``) answers with; empty if it cannot."""
+        if isinstance(self.model, SparseModel):
+            return self.model.labels
         if not isinstance(self.objective, Classification) or "label" not in self.network.heads:
             return ()
         return self.objective.labels
@@ -100,11 +108,14 @@ class Run:
         """The methods that this model's heads can do."""
         if isinstance(self.model, NGrams):
             return ("generate", "loglikelihood", "loglikelihood_rolling", "logits")
+        if isinstance(self.model, SparseModel):
+            return ("classify",)
         heads = set(self.model.heads)
         found = {
             "generate": bool(heads & {"next_token", "masked_token", "permuted_token"}),
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
-            "classify": bool(self.labels),
+            "classify": bool(self.labels) and not self._tags,
+            "tag": self._tags,
             "loglikelihood": bool(heads & {"next_token", "masked_token", "permuted_token"}),
             "nearest": isinstance(self.model.backbone, Lookup),
         }
@@ -179,8 +190,7 @@ class Run:
             UserError: no head for masked tokens, no [MASK] in a text, or too long a text.
         """
         self._require("fill_mask")
-        found = one_or_many(texts, lambda many: [self._filled(text, top) for text in many])
-        return found
+        return cast(Any, one_or_many(texts, lambda many: [self._filled(text, top) for text in many]))
 
     # --- what the network computes -------------------------------------------------------------------------
 
@@ -204,28 +214,43 @@ class Run:
             UserError: this model was not adapted to labels.
         """
         self._require("classify")
-        objective = self.objective
-        assert isinstance(objective, Classification)  # ``labels`` says so
+        if isinstance(self.recipe, sparse.Sparse):
+            model, recipe = cast(SparseModel, self.model), self.recipe
+
+            def counted(items: Sequence[Text]) -> list[Classified]:
+                shares = sparse.shares(model, recipe, ["\n".join(_pair(item)) for item in items])
+                return [Classified.of(model.labels, row) for row in shares.tolist()]
+
+            return one_or_many(texts, counted)
 
         def many(items: Sequence[Text]) -> list[Classified]:
-            framed = [
-                objective.ask(Labelled(tuple(self.tokenizer.encode(s) for s in _pair(t)), 0), self._vocab)
-                for t in items
+            asked = [
+                Labelled(tuple(self.tokenizer.encode(part) for part in _pair(item)), 0) for item in items
             ]
-            head: Head = self.network.heads["label"]
-
-            def answer(slots: Slots[Array], hidden: Sequence[Tensor]) -> Classified:
-                at = torch.from_numpy(np.flatnonzero(slots.labels["label"] != IGNORE)).to(self._device)
-                states = torch.stack(list(hidden), -2) if head.reads == "layers" else hidden[-1]
-                none = torch.zeros_like(at)
-                logits, _ = head.answers(Asked(states[at], none, none, none, {}))
-                shares = logits[0].float().softmax(-1).tolist()
-                table = dict(zip(objective.labels, shares, strict=True))
-                return Classified(max(table, key=lambda label: table[label]), table)
-
-            return self._each(framed, answer)
+            return [Classified.of(self.labels, shares[0].tolist()) for shares in self._answered(asked)]
 
         return one_or_many(texts, many)
+
+    def tag(self, texts: str | Sequence[str]) -> Any:
+        """A ``Tagged`` for each word of one text, a list of such lists for many; Chinese words are rjieba's."""
+        return cast(Any, one_or_many(texts, lambda many: self.tag_words([cut([t]).words for t in many])))
+
+    def tag_words(self, sentences: Sequence[Sequence[str]]) -> list[list[Tagged]]:
+        """The same for texts that were cut into words already."""
+        self._require("tag")
+        objective = cast(Classification, self.objective)
+        parts: list[Labelled] = []
+        ends = [0]
+        for words in sentences:
+            ids = [encoding.ids for encoding in self.tokenizer.encode_batch(words)]
+            if words:
+                parts += objective.pieces(tagged(ids, [0] * len(words), self.tokenizer), self._vocab)
+            ends.append(len(parts))
+        shares = self._answered(parts)
+        return [
+            Tagged.of(words, self.labels, [row for part in shares[first:end] for row in part.tolist()])
+            for words, (first, end) in zip(sentences, pairwise(ends), strict=True)
+        ]
 
     def logits(self, text: str) -> Tensor:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
@@ -348,7 +373,7 @@ class Run:
     @property
     def max_length(self) -> int | None:
         """The most slots the network can read; None: any number."""
-        if isinstance(self.model, NGrams):
+        if not isinstance(self.model, PretrainedModel):
             return None
         shape = self.model.backbone.config
         learned = isinstance(shape, TransformerConfig) and shape.positions == "learned"
@@ -367,16 +392,36 @@ class Run:
         """The objective of pretraining, which knows how the family reads a text."""
         return self.objective.reader if isinstance(self.objective, Classification) else self.objective
 
+    @property
+    def _tags(self) -> bool:
+        return (
+            isinstance(self.objective, Classification) and self.objective.unit == "word" and bool(self.labels)
+        )
+
+    def _answered(self, asked: Sequence[Labelled]) -> list[Tensor]:
+        """The shares of the labels, [n, K] for the n slots (or texts) that each is asked at."""
+        objective, head = cast(Classification, self.objective), self.network.heads["label"]
+
+        def answer(slots: Slots[Array], hidden: Sequence[Tensor]) -> Tensor:
+            at = torch.from_numpy(np.flatnonzero(slots.labels["label"] != IGNORE)).to(self._device)
+            states = torch.stack(list(hidden), -2) if head.reads == "layers" else hidden[-1]
+            none = torch.zeros_like(at)
+            logits: Tensor = head.answers(Asked(states[at], none, none, none, {}))[0]
+            return logits.float().softmax(-1).cpu()
+
+        return self._each([objective.ask(source, self._vocab) for source in asked], answer)
+
     def _require(self, method: str) -> None:
         if method in self.can:
             return
-        heads = "none, it counts n-grams"
-        if not isinstance(self.model, NGrams):
+        heads = "none, it counts"
+        if isinstance(self.model, PretrainedModel):
             heads = ", ".join(self.model.heads) or "none"
         wants = {
             "generate": "a head for tokens: load the run it was adapted from, or one pretrained by gpt:tiny",
             "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
             "classify": "a model that was adapted to labels: plume adapt makes one of this run",
+            "tag": "a model that was adapted to tags: plume adapt --task tagging makes one",
             "nearest": "a table of words, such as one by word2vec:tiny",
         }
         wanted = wants.get(method, wants["generate"])
@@ -427,50 +472,14 @@ class Run:
         return [found[i] for i in range(len(texts))]
 
     def _filled(self, text: str, top: int) -> Any:
-        mask = self._vocab.require("mask")
-        name = self.tokenizer.pieces([mask])[0]
-        parts = text.replace("[MASK]", name).split(name)
-        if len(parts) == 1:
-            raise UserError(
-                f"there is no {name} in {text[:60]!r}: write {name} where a token is to be guessed"
-            )
-        if (
-            self.tokenizer.kind == "bpe"
-        ):  # a piece that fills the mask brings its own blank (spec 07 section 1)
-            parts = [*(part.rstrip(" ") for part in parts[:-1]), parts[-1]]
-        pieces: list[Array] = []
-        for part in parts:
-            pieces += [self.tokenizer.encode(part), np.array([mask])]
-        ids = np.concatenate(pieces[:-1])
-        framed, asked = self._reader.ask_hidden(ids, self._vocab)
-        if self.max_length is not None and len(framed) > self.max_length:
-            raise UserError(
-                f"the text has {len(framed)} slots, but {self.name} can read {self.max_length}: shorten it"
-            )
         speaker = self.speaker
-        name_of = "masked_token" if "masked_token" in speaker.heads else "permuted_token"
-        head: Head = speaker.heads[name_of]
-        logits = self._each(
-            [framed], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker, head.reads
-        )[0]
-        logits[:, list(self._vocab.special)] = -torch.inf
-        answers = []
-        for place, slot in zip(np.flatnonzero(ids == mask), asked.tolist(), strict=True):
-            shares, tokens = logits[slot].softmax(-1).topk(min(top, self._vocab.size))
-            answers.append([
-                Filled(self.tokenizer.decode([token]) or self.tokenizer.pieces([token])[0], share,
-                       self._with(ids, int(place), token, mask, name))
-                for share, token in zip(shares.tolist(), tokens.tolist(), strict=True)
-            ])  # fmt: skip
-        return answers[0] if len(answers) == 1 else answers
+        head: Head = speaker.heads[next(name for name in filling.HEADS if name in speaker.heads)]
 
-    def _with(self, ids: Array, place: int, token: int, mask: int, name: str) -> str:
-        """The text with one mask filled and the others spelled out."""
-        filled = ids.copy()
-        filled[place] = token
-        parts = np.split(filled, np.flatnonzero(filled == mask))
-        texts = [self.tokenizer.decode(part[part != mask]) for part in parts]
-        return f" {name} ".join(texts)
+        def logits(framed: Slots[Array]) -> Tensor:
+            one = self._each([framed], lambda _, h: head.logits(h[-1]).float().cpu(), speaker, head.reads)
+            return one[0]
+
+        return filling.fill(text, top, self.tokenizer, self._reader, self.max_length, self.name, logits)
 
     # --- a notebook's view ---------------------------------------------------------------------------------
 
@@ -488,6 +497,9 @@ class Run:
         if isinstance(self.model, NGrams):
             kind = f"{self.tokenizer.kind}, {self._vocab.size:,} tokens"
             return {"folder": str(self.path), **self.model.facts(), "tokenizer": kind}
+        if isinstance(self.model, SparseModel):
+            labels, terms = ", ".join(self.labels), f"{len(self.model.terms):,}"
+            return {"folder": str(self.path), "terms": terms, "labels": labels}
         count = sum(p.numel() for p in self.network.parameters())
         shape = self.network.backbone.config
         found = {
@@ -541,6 +553,9 @@ def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
             raise UserError(f"{folder.path} is not counted to its end: run the command that began it again")
         counted = NGrams.load(folder.ngrams)
         return Run(folder.path, counted, CausalLM(), Tokenizer.load(folder.tokenizer), recipe, 1)
+    if isinstance(recipe, sparse.Sparse):
+        weighed = SparseModel.load(folder.sparse)
+        return Run(folder.path, weighed, CausalLM(), of_words((), (), lowercase=True), recipe, 1)
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{folder.config} is a {type(recipe).__name__}, which cannot be loaded as a model")
     kept = Checkpoints(folder.checkpoints, say=lambda _: None)

@@ -193,25 +193,53 @@ def _overlap(
 def _classification(
     run: Run, files: Sequence[Path], split: Part, text: str, label: str, pair: str | None, limit: int | None
 ) -> dict[str, Any]:
-    from plume.evaluation.metrics import classification
-    from plume.training.adaptation import read_labelled
+    from plume.evaluation.metrics import agreement, classification
+    from plume.training.labelled import read_labelled
+    from plume.training.sparse import Sparse
 
+    if "tag" in run.can:
+        return _tagging(run, files, split, text, label, limit)
     rows = read_labelled(files, text_column=text, label_column=label, pair_column=pair)
     rows = [row for row in rows if split in ("all", row.split)][:limit]
     if not rows:
         raise UserError(_nothing(files, split, "labelled texts"))
+    segments = [
+        row.segments[0] if len(row.segments) == 1 else (row.segments[0], row.segments[1]) for row in rows
+    ]
+    if isinstance(run.recipe, Sparse) and run.recipe.task == "clusters":
+        found = [answer.label for answer in run.classify(segments)]
+        sizes = {name: found.count(name) for name in run.labels}
+        return {"texts": len(rows), "sizes": sizes, **agreement([row.label for row in rows], found)}
     if strange := sorted({row.label for row in rows} - set(run.labels)):
         raise UserError(
             f"the data has labels that {run.name} does not know: {', '.join(map(repr, strange[:5]))} "
             f"(it knows {', '.join(map(repr, run.labels[:10]))})"
         )
     number = {name: i for i, name in enumerate(run.labels)}
-    segments = [
-        row.segments[0] if len(row.segments) == 1 else (row.segments[0], row.segments[1]) for row in rows
-    ]
     answers = [number[answer.label] for answer in run.classify(segments)]
     scores = classification([number[row.label] for row in rows], answers, num_labels=len(run.labels))
     return {"texts": len(rows), **{name: estimate.to_json() for name, estimate in scores.items()}}
+
+
+def _tagging(
+    run: Run, files: Sequence[Path], split: Part, text: str, label: str, limit: int | None
+) -> dict[str, Any]:
+    from plume.evaluation import metrics
+    from plume.training.labelled import read_tagged
+
+    rows = read_tagged(files, text_column=text, label_column=label)
+    rows = [row for row in rows if split in ("all", row.split)][:limit]
+    if not rows:
+        raise UserError(_nothing(files, split, "tagged sentences"))
+    found = [[word.label for word in words] for words in run.tag_words([row.segments for row in rows])]
+    # A label that was never trained is told from the others, and so is never right.
+    names = {name: i for i, name in enumerate(sorted({*run.labels, *(n for row in rows for n in row.names)}))}
+    gold = [names[name] for row in rows for name in row.names]
+    scores = metrics.classification(gold, [names[n] for said in found for n in said], num_labels=len(names))
+    if metrics.are_spans(run.labels):
+        scores |= metrics.span_scores([row.names for row in rows], found)
+    result = {name: estimate.to_json() for name, estimate in scores.items()}
+    return {"sentences": len(rows), "words": len(gold), **result}
 
 
 def _nothing(files: Sequence[Path], split: Part, what: str) -> str:
@@ -289,9 +317,25 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
     if "task" in result:
         lines["pairs"] = f"{result['pairs']:,} of {result['of']:,}, the others have unknown words"
         return lines | {n: f"{result[n]:.3f}" for n in ("spearman", "pearson") if result[n] is not None}
-    if "texts" in result:
+    if "purity" in result:
         lines["texts"] = f"{result['texts']:,} ({result['split']})"
+        names = {
+            "purity": "purity",
+            "mutual_information": "mutual information",
+            "adjusted_rand": "adjusted Rand",
+        }
+        return lines | {name: f"{result[key]:.3f}" for key, name in names.items()}
+    if "accuracy" in result:
+        unit = "texts" if "texts" in result else "words"
+        lines[unit] = f"{result[unit]:,} ({result['split']})"
         names = {"accuracy": "accuracy", "macro_f1": "macro F1", "matthews": "Matthews"}
+        if "f1" in result:
+            names = {
+                "accuracy": "accuracy",
+                "precision": "precision of spans",
+                "recall": "recall of spans",
+                "f1": "F1 of spans",
+            }
         for key, name in names.items():
             value, (low, high) = result[key]["value"], result[key]["ci95"]
             lines[name] = f"{value:.3f}  (95 %: {low:.3f} to {high:.3f})"

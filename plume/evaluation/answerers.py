@@ -20,7 +20,7 @@ from plume.errors import UserError
 from plume.generation.language_models import reads_causally
 from plume.models.heads import Head, TokenHead
 from plume.models.ngrams import NGrams
-from plume.objectives.base import Objective, ask
+from plume.objectives.base import Objective, ask, place
 from plume.slots import IGNORE, Example, Slots, collate
 from plume.vocabulary import Vocabulary
 
@@ -157,18 +157,11 @@ class _Masked:
         ids, scored = question
         mask = self.vocab.require("mask")
         whole, _ = self.objective.read([ids], self.vocab)
-        at = _place(whole.input_ids, ids)
+        at = place(whole.input_ids, ids)
         for i in range(at + len(ids) - scored, at + len(ids)):
             hidden, labels = whole.input_ids.copy(), np.full(len(whole), IGNORE)
             hidden[i], labels[i] = mask, whole.input_ids[i]
             yield Example(replace(whole, input_ids=hidden, labels={self.head: labels}))
-
-
-def _place(framed: Array, ids: Ints) -> int:
-    for at in range(len(framed) - len(ids) + 1):
-        if np.array_equal(framed[at : at + len(ids)], ids):
-            return at
-    raise ValueError("the objective's read() does not keep a text's tokens together")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,31 @@ class Classified:
         """That of ``label``."""
         return self.probabilities[self.label]
 
+    @staticmethod
+    def of(labels: Sequence[str], shares: Sequence[float]) -> Classified:
+        """The answer where each label has its share; of equally likely ones the first.
+
+        >>> Classified.of(["bad", "good"], [0.25, 0.75]).label
+        'good'
+        """
+        table = dict(zip(labels, shares, strict=True))
+        return Classified(max(table, key=lambda label: table[label]), table)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A word of a text, its likeliest label and how likely that is."""
+
+    word: str
+    label: str
+    probability: float
+
+    @staticmethod
+    def of(words: Sequence[str], labels: Sequence[str], shares: Sequence[Sequence[float]]) -> list[Tagged]:
+        """The answers for some words, each with the shares of the labels."""
+        rows = [Classified.of(labels, row) for row in shares]
+        return [Tagged(word, r.label, r.probability) for word, r in zip(words, rows, strict=True)]
+
 
 def one_or_many(texts: Any, answer: Callable[[Sequence[Any]], list[T]]) -> Any:
     """``answer`` of many texts; of one text (or a pair of them) its only entry."""

@@ -185,6 +185,97 @@ def mcnemar(gold: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
     return round(min(1.0, 2 * sum(math.exp(x) for x in logs)), 15)
 
 
+def agreement(gold: ArrayLike, found: ArrayLike) -> dict[str, float]:
+    """How well clusters [n] go with labels [n], whatever the clusters are called.
+
+    purity: the share of texts whose cluster mostly has their label. mutual_information: normalised by the mean of both
+    entropies. adjusted_rand: pairs that are together on both sides or on none, 0 by chance. The last two are
+    scikit-learn's definitions.
+
+    >>> agreement([0, 0, 1, 1], [5, 5, 3, 3])
+    {'purity': 1.0, 'mutual_information': 1.0, 'adjusted_rand': 1.0}
+    """
+    g, c = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (gold, found))
+    table = confusion(g, c)[: g.max() + 1, : c.max() + 1].astype(float)
+    n, rows, columns = table.sum(), table.sum(1), table.sum(0)
+
+    def entropy(counts: NDArray[Any]) -> float:
+        p = counts[counts > 0] / n
+        return float(-(p * np.log(p)).sum())
+
+    mean = (entropy(rows) + entropy(columns)) / 2
+    shared = entropy(rows) + entropy(columns) - entropy(table)
+
+    def pairs(counts: NDArray[Any]) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    chance = pairs(rows) * pairs(columns) / max(1.0, n * (n - 1) / 2)
+    most = (pairs(rows) + pairs(columns)) / 2
+    return {
+        "purity": float(table.max(0).sum() / n),
+        "mutual_information": shared / mean if mean > 1e-15 else 1.0,
+        "adjusted_rand": (pairs(table) - chance) / (most - chance) if most > chance else 1.0,
+    }
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The (type, first word, last word) of each entity that BIO or BIOES tags mark, by conlleval's rules: an I- after O
+    or after another type begins one (spec 11 section 7).
+
+    >>> sorted(spans(["B-PER", "I-PER", "O", "I-LOC"]))
+    [('LOC', 3, 3), ('PER', 0, 1)]
+    """
+    found: set[tuple[str, int, int]] = set()
+    begun, before = -1, "O"
+    for at, tag in enumerate([*tags, "O"]):
+        mark, _, kind = tag.partition("-")
+        last, _, old = before.partition("-")
+        new = tag != "O" and (mark in "BS" or before == "O" or kind != old or last in "ES")
+        if begun >= 0 and (tag == "O" or new):
+            found.add((old, begun, at - 1))
+            begun = -1
+        if new:
+            begun = at
+        before = tag
+    return found
+
+
+def are_spans(labels: Sequence[str]) -> bool:
+    """Whether labels mark entities: O, and the others B-, I-, E- or S- and a type."""
+    return any(label[:2] in ("B-", "I-") for label in labels) and all(
+        label == "O" or label[:2] in ("B-", "I-", "E-", "S-") for label in labels
+    )
+
+
+def span_scores(
+    gold: Sequence[Sequence[str]], found: Sequence[Sequence[str]], *, draws: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Precision, recall and F1 of the entities in sentences, each right only as a whole, over all sentences together.
+
+    The intervals are a bootstrap over sentences.
+    """
+    counts = []
+    for own, said in zip(gold, found, strict=True):
+        a, b = spans(own), spans(said)
+        counts.append((len(a & b), len(b), len(a)))
+    table = np.array(counts, float)
+
+    def scores(sums: NDArray[Any]) -> NDArray[Any]:
+        right, said, there = np.moveaxis(sums, -1, 0)
+        parts = ((right, said), (right, there), (2 * right, said + there))
+        return np.stack([np.divide(a, b, out=np.zeros(np.shape(a)), where=b > 0) for a, b in parts], -1)
+
+    values = scores(table.sum(0))
+    drawn = rng(seed, "bootstrap").multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
+    several = scores(drawn @ table)
+    low, high = np.quantile(several, (0.025, 0.975), axis=0)
+    errors = several.std(0, ddof=1)
+    return {
+        name: Estimate(*map(float, (values[i], errors[i], low[i], high[i])))
+        for i, name in enumerate(("precision", "recall", "f1"))
+    }
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction for several comparisons.
 

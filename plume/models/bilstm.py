@@ -18,6 +18,7 @@ from plume.models.dropout import dropout
 from plume.models.embedding import Embedding, SelfStarting
 from plume.models.heads import Pool
 from plume.models.pretrained import Hidden, Init
+from plume.models.recurrent import reversal, turned
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
@@ -176,9 +177,9 @@ class BiLSTM(nn.Module):
             if decoder_inputs is not None:
                 back, state_back = self.back(*self._read(decoder_inputs), held[1])
             else:
-                turn = _reversal(real)
-                back, state_back = self.back(_turned(x, turn), real, held[1])
-                back = [_turned(state, turn) for state in back]
+                turn = reversal(real)
+                back, state_back = self.back(turned(x, turn), real, held[1])
+                back = [turned(state, turn) for state in back]
         layers: tuple[Tensor, ...] = ()
         if decoder_inputs is None:
             layers = tuple(torch.cat(pair, -1) for pair in zip([x, *ahead], [x, *back], strict=True))
@@ -202,13 +203,3 @@ class BiLSTM(nn.Module):
         real = slots.document_ids >= 0
         x = self.characters(slots.features)
         return x.to(self.characters.projection.weight.dtype), real
-
-
-def _reversal(real: Tensor) -> Tensor:
-    """Where each slot of a row lies when its words, and not its padding, are turned round: [R, L]."""
-    at = torch.arange(real.shape[1], device=real.device).expand_as(real)
-    return torch.where(real, real.sum(1, keepdim=True) - 1 - at, at)
-
-
-def _turned(x: Tensor, turn: Tensor) -> Tensor:
-    return x.gather(1, turn[..., None].expand_as(x))

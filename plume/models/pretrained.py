@@ -23,6 +23,7 @@ from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
 _TYPES = "backbone.embedding.types"
+_TABLE = "backbone.embedding.weight"
 Init = Literal["normal", "fan_in", "xavier"]
 
 
@@ -96,8 +97,10 @@ class BackboneConfig(Protocol):
     made of all of them. ``mixes``: a task reads a mixture of all layers, not the last one.
     """
 
-    pool: ClassVar[Pool]
     mixes: ClassVar[bool]
+
+    @property
+    def pool(self) -> Pool: ...
 
     def build(self, vocab: Vocabulary) -> Any: ...  # a Backbone that is an nn.Module
 
@@ -218,6 +221,21 @@ class PretrainedModel(nn.Module):
             else:
                 left.append(name)
         return left
+
+    def take_table(self, state: Mapping[str, Tensor], source: str = "the state") -> None:
+        """Take over the token table of another model alone: word vectors as the input layer of a network.
+
+        Raises:
+            UserError: there is none, or it is of another size.
+        """
+        own, given = self.backbone.embedding.weight, state.get(_TABLE)
+        if given is None or given.shape != own.shape:
+            there = "none" if given is None else f"{list(given.shape)}"
+            raise UserError(
+                f"{source} cannot be the input layer of this model: its table of vectors is {there}, and "
+                f"{list(own.shape)} is wanted"
+            )
+        own.data.copy_(given)
 
     def save(self, path: Path) -> None:
         """Write ``state()`` as one safetensors file."""

@@ -27,15 +27,30 @@ _CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """``num_layers`` layers of ``d_model`` cells, left to right. ``dropout`` lies between the layers."""
+    """``num_layers`` layers of ``d_model`` cells, left to right. ``dropout`` lies between the layers.
+
+    ``both_ways``: half of the cells of each layer read from the left and half from the right (Graves and Schmidhuber
+    2005). Such a network sees all of a text, so it can be no language model, and carries no state along.
+    """
 
     num_layers: int
     d_model: int
     cell: Cell = "lstm"
     dropout: float = 0.0
     init_std: float = 0.1
-    pool: ClassVar[Pool] = "slot"
+    both_ways: bool = False
     mixes: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.both_ways and self.d_model % 2:
+            raise ValueError(
+                f"both_ways halves the cells of a layer: d_model must be even, not {self.d_model}"
+            )
+
+    @property
+    def pool(self) -> Pool:
+        """Where a text is summed up: where all of it was read, or by the maximum over its slots."""
+        return "max" if self.both_ways else "slot"
 
     def build(self, vocab: Vocabulary) -> Recurrent:
         return Recurrent(self, vocab)
@@ -66,9 +81,15 @@ class Recurrent(nn.Module):
         self.embedding = Embedding(vocab, config.d_model)
         make = _CELLS[config.cell]
         # Layers are modules of their own: torch's stacked cells draw their dropout where no key is set.
-        self.layers = nn.ModuleList(
-            make(config.d_model, config.d_model, batch_first=True) for _ in range(config.num_layers)
-        )
+        width = config.d_model // 2 if config.both_ways else config.d_model
+
+        def layers() -> nn.ModuleList:
+            return nn.ModuleList(
+                make(config.d_model, width, batch_first=True) for _ in range(config.num_layers)
+            )
+
+        self.layers = layers()
+        self.backward_layers = layers() if config.both_ways else None
 
     def forward(
         self,
@@ -89,6 +110,10 @@ class Recurrent(nn.Module):
         ):
             raise ValueError("a recurrent backbone reads one document a row: collate with packed=False")
         x = self.embedding(inputs)
+        if self.backward_layers is not None:
+            if memory is not None or use_memory:
+                raise ValueError("a network that reads both ways carries no state: it must see a text whole")
+            return self._both_ways(x, inputs, self.backward_layers)
         states, after = [x], []
         for i, layer in enumerate(self.layers):
             if i:
@@ -104,3 +129,25 @@ class Recurrent(nn.Module):
             states.append(x)
         kept = tuple(torch.cat(parts).transpose(0, 1) for parts in zip(*after, strict=True))
         return Hidden(x, layers=tuple(states), memory=Memory(None, kept))
+
+    def _both_ways(self, x: Tensor, inputs: Slots[Tensor], back: nn.ModuleList) -> Hidden:
+        turn = reversal(inputs.document_ids >= 0)
+        states = [x]
+        for i, (layer, other) in enumerate(zip(self.layers, back, strict=True)):
+            if i:
+                x = dropout(x, self.config.dropout, self.training)
+            with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
+                x = torch.cat([layer(x)[0], turned(other(turned(x, turn))[0], turn)], -1)
+            states.append(x)
+        return Hidden(x, layers=tuple(states))
+
+
+def reversal(real: Tensor) -> Tensor:
+    """Where each slot of a row lies when its words, and not its padding, are turned round: [R, L]."""
+    at = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    return torch.where(real, real.sum(1, keepdim=True) - 1 - at, at)
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """[R, L, D] in the order that ``reversal`` gives."""
+    return x.gather(1, turn[..., None].expand_as(x))

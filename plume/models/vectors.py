@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,53 +47,72 @@ class Bags:
         max_df: int | float = 1.0,
         max_features: int | None = None,
         binary: bool = False,
-        vocabulary: Sequence[str] | None = None,
+        vocabulary: Sequence[str] | Mapping[str, int] | None = None,
     ) -> Bags:
         """Count; scikit-learn's ``CountVectorizer`` with the same options (a float is a share of the documents).
+
+        ``vocabulary``: the only terms to be counted; a mapping says their columns, in the order of its keys.
 
         Raises:
             ValueError: no term is left.
         """
-        numbers: dict[str, int] = (
-            {} if vocabulary is None else {t: i for i, t in enumerate(sorted(set(vocabulary)))}
-        )
-        columns: list[NDArray[np.int64]] = []
-        for document in documents:
-            if vocabulary is None:
-                found = [numbers.setdefault(term, len(numbers)) for term in document]
-            else:
-                found = [numbers[term] for term in document if term in numbers]
-            columns.append(np.array(found, np.int64))
-        lengths = np.array([len(c) for c in columns], np.int64)
-        flat = np.concatenate(columns) if columns else np.zeros(0, np.int64)
-        names = list(numbers)
-        order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+        numbers: dict[str, int] = {}
+        found = [[numbers.setdefault(term, len(numbers)) for term in document] for document in documents]
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        codes = np.fromiter((code for document in found for code in document), np.int32, int(lengths.sum()))
+        return Bags.of_codes(
+            list(numbers), codes, lengths,
+            min_df=min_df, max_df=max_df, max_features=max_features, binary=binary, vocabulary=vocabulary,
+        )  # fmt: skip
+
+    @staticmethod
+    def of_codes(
+        names: Sequence[str],
+        codes: NDArray[Any],
+        lengths: NDArray[Any],
+        *,
+        min_df: int | float = 1,
+        max_df: int | float = 1.0,
+        max_features: int | None = None,
+        binary: bool = False,
+        vocabulary: Sequence[str] | Mapping[str, int] | None = None,
+    ) -> Bags:
+        """The same of documents whose terms are numbers (``plume.text.terms.coded``): codes [N] say which of the
+        different ``names`` stand in the documents, lengths [D] how many of them are each one's.
+
+        Raises:
+            ValueError: no term is left.
+        """
+        if vocabulary is not None:
+            own = vocabulary
+            if not isinstance(own, Mapping):
+                own = {term: number for number, term in enumerate(sorted(set(own)))}
+            place = np.fromiter((own.get(name, -1) for name in names), np.int64, len(names))
+            inside = place[codes] >= 0
+            owners = np.repeat(np.arange(len(lengths)), lengths)[inside]
+            lengths = np.bincount(owners, minlength=len(lengths))
+            return _counted(tuple(own), place, codes[inside], lengths, binary)
+        order = sorted(range(len(names)), key=names.__getitem__)
         place = np.empty(len(names), np.int64)
         place[order] = np.arange(len(names))
-        terms = [names[i] for i in order.tolist()]
-        size = max(1, len(terms))
-        row = np.repeat(np.arange(len(columns)), lengths)
-        keys, counts = np.unique(row * size + place[flat], return_counts=True)
-        row, column = keys // size, keys % size
-        if vocabulary is None:
-            df = np.bincount(column, minlength=len(terms))
-            most = max_df if isinstance(max_df, int) else max_df * len(columns)
-            least = min_df if isinstance(min_df, int) else min_df * len(columns)
-            kept = (df >= least) & (df <= most)
-            if max_features is not None and kept.sum() > max_features:
-                total = np.bincount(column, counts, len(terms))[kept]
-                best = np.argsort(-total, kind="stable")[:max_features]
-                kept[np.delete(np.flatnonzero(kept), best)] = False
-            if not kept.any():
-                raise ValueError(
-                    "no terms are left: the documents are empty, or min_df and max_df leave none"
-                )
-            inside = kept[column]
-            row, column, counts = row[inside], (np.cumsum(kept) - 1)[column[inside]], counts[inside]
-            terms = [term for term, keep in zip(terms, kept, strict=True) if keep]
-        begins = np.searchsorted(row, np.arange(len(columns) + 1))
-        values = np.ones(len(counts), np.int32) if binary else counts.astype(np.int32)
-        return Bags(tuple(terms), begins, column.astype(np.int32), values)
+        bags = _counted(tuple(names[i] for i in order), place, codes, lengths, binary)
+        df = bags.df()
+        most = max_df if isinstance(max_df, int) else max_df * len(bags)
+        least = min_df if isinstance(min_df, int) else min_df * len(bags)
+        kept = (df >= least) & (df <= most)
+        if max_features is not None and kept.sum() > max_features:
+            total = np.bincount(place[codes], minlength=len(names))[kept]
+            best = np.argsort(-total, kind="stable")[:max_features]
+            kept[np.delete(np.flatnonzero(kept), best)] = False
+        if not kept.any():
+            raise ValueError("no terms are left: the documents are empty, or min_df and max_df leave none")
+        if kept.all():
+            return bags
+        inside = kept[bags.columns]
+        rows = np.concatenate([[0], np.cumsum(inside)])[bags.rows]
+        columns = (np.cumsum(kept) - 1)[bags.columns[inside]].astype(np.int32)
+        terms = tuple(term for term, keep in zip(bags.terms, kept.tolist(), strict=True) if keep)
+        return Bags(terms, rows, columns, bags.counts[inside])
 
     def __len__(self) -> int:
         return len(self.rows) - 1
@@ -121,6 +140,19 @@ class Bags:
             self.terms[c]: int(n)
             for c, n in zip(self.columns[here].tolist(), self.counts[here].tolist(), strict=True)
         }
+
+
+def _counted(
+    terms: tuple[str, ...], place: Ints, codes: NDArray[Any], lengths: NDArray[Any], binary: bool
+) -> Bags:
+    """Documents of codes, whose columns are ``place[code]``, as bags."""
+    from plume.models import vector_kernels as kernels
+
+    columns, counts = np.empty(len(codes), np.int32), np.empty(len(codes), np.int32)
+    rows = np.zeros(len(lengths) + 1, np.int64)
+    kernels.count(codes, lengths, place, np.zeros(len(terms), np.int32), rows, columns, counts)
+    size = int(rows[-1])
+    return Bags(terms, rows, columns[:size], np.ones(size, np.int32) if binary else counts[:size])
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,26 @@ class Objective(ABC, Generic[Source]):
         framed, _ = self.read([ids], vocab)
         return framed, np.flatnonzero(framed.input_ids == vocab.require("mask"))
 
+    def ask_each(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], Array]:
+        """How this family is asked about every one of ``ids`` (a tagger): the inputs, and the slot of each.
+
+        The default is that of every family which reads a text as one piece: its tokens answer where they stand.
+        """
+        framed, _ = self.read([ids], vocab)
+        return framed, np.arange(len(ids)) + place(framed.input_ids, ids)
+
+
+def place(framed: Array, ids: Array) -> int:
+    """Where ``ids`` begin among the ids of a text as it is read.
+
+    Raises:
+        ValueError: they do not stand there together.
+    """
+    for at in range(len(framed) - len(ids) + 1):
+        if np.array_equal(framed[at : at + len(ids)], ids):
+            return at
+    raise ValueError("the objective's read() does not keep a text's tokens together")
+
 
 class InPlace(Objective[Source]):
     """An objective that can also update a model in place, word after word, without batches or gradients.

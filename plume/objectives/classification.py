@@ -1,10 +1,10 @@
-"""Classification: one label a text or pair of texts, read as the pretrained family reads (spec 11 section 2)."""
+"""Classification: a label a text, a pair of texts or a word, read as the pretrained family reads (spec 11)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A text of one or two segments [T] of ids, and the number of its label."""
+    """A text of one or two segments [T] of ids, and the number of its label; or one segment, and a number for each of
+    its ids [T], IGNORE where nothing is asked (words of several tokens are asked at the first)."""
 
     segments: tuple[np.ndarray[Any, np.dtype[np.int64]], ...]
-    label: int
+    label: int | np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class Classification(Objective[Labelled]):
-    """Ask the slot that sums a text up for its label.
+    """Ask the slot that sums a text up for its label, or (``unit="word"``) every word for its own: a tagger.
 
     ``reader`` is the objective of pretraining: it frames the text and says which slot answers, so that a
     bidirectional model answers at [CLS] and a causal one at the end. Texts longer than ``max_length`` slots
@@ -37,7 +38,7 @@ class Classification(Objective[Labelled]):
     ``pool`` asks all slots of the text instead, and makes one state of them; ``mix`` reads a learned mixture of all
     layers (ELMo, spec 04 section 4). ``symmetric`` reads a pair in both orders and sums what sums them up (spec 13
     section 5). ``lm_weight`` adds lambda times what pretraining asks of the same text, the mean over texts of the
-    mean over tokens (spec 13 section 4); at 0 that head is not there at all.
+    mean over tokens (spec 13 section 4); at 0 that head is not there at all. A tagger has none of these but ``mix``.
     """
 
     reader: Objective[Any]
@@ -49,8 +50,11 @@ class Classification(Objective[Labelled]):
     mix: bool = False
     symmetric: bool = False
     lm_weight: float = 0.0
+    unit: Literal["text", "word"] = "text"
 
     def __post_init__(self) -> None:
+        if self.unit == "word" and (self.pool != "slot" or self.symmetric or self.lm_weight):
+            raise ValueError("unit='word' asks every slot by itself: no pool, symmetric or lm_weight")
         if self.symmetric and self.pool != "slot":
             raise ValueError(f"symmetric sums two slots, so pool must be 'slot', not {self.pool!r}")
         if self.lm_weight < 0:
@@ -65,6 +69,10 @@ class Classification(Objective[Labelled]):
         second = self.reader.read_decoder(asked, vocab)
         if second is None:
             return Example(asked)
+        if self.unit == "word":
+            raise ValueError(
+                "words are asked where they are read, by families of one stack (BERT, GPT, Word2Vec)"
+            )
         # Of two stacks the second answers, which has read the same text (BART, spec 19 section 5).
         return Example(replace(asked, labels={}), replace(second, labels=asked.labels))
 
@@ -73,11 +81,29 @@ class Classification(Objective[Labelled]):
 
     def ask(self, source: Labelled, vocab: Vocabulary) -> Slots[Array]:
         """The text as it is read, with the labels where they are asked."""
+        if self.unit == "word":
+            inputs, at = self.reader.ask_each(source.segments[0], vocab)
+            labels = np.full(len(inputs), IGNORE)
+            labels[at] = source.label
+            return replace(inputs, labels={"label": labels})
+        assert isinstance(source.label, int)
         orders = [source.segments]
         if self.symmetric and len(source.segments) == 2:
             orders.append(source.segments[::-1])
         read = [self._ask(segments, source.label, vocab) for segments in orders]
         return read[0] if len(read) == 1 else _side_by_side(read)
+
+    def pieces(self, source: Labelled, vocab: Vocabulary) -> list[Labelled]:
+        """The source in parts that fit ``max_length``: a tagger reads a long sentence one part after the other, while a
+        text that is asked as a whole is cut (``read``)."""
+        if self.unit == "text":
+            return [source]
+        ids, labels = source.segments[0], np.asarray(source.label)
+        room = max(1, self.max_length - len(self.reader.ask_each(ids[:0], vocab)[0]))
+        return [
+            Labelled((ids[at : at + room],), labels[at : at + room])
+            for at in range(0, max(1, len(ids)), room)
+        ]
 
     def _ask(self, segments: Sequence[Array], label: int, vocab: Vocabulary) -> Slots[Array]:
         inputs, slot = self.read(segments, vocab)

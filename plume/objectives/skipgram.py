@@ -123,6 +123,10 @@ class SkipGram(InPlace[Window]):
         known = ids[_words(vocab)[ids]]
         return Slots.bidirectional(known if len(known) else ids), max(0, len(known) - 1)
 
+    def ask_each(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], Array]:
+        """Every word, unknown ones too."""
+        return Slots.bidirectional(ids), np.arange(len(ids))
+
     def keep(self, vocab: Vocabulary) -> NDArray[np.float64]:
         """The probability that an occurrence of each word is read, [V]; 0 for what is no word."""
         known = _words(vocab)

@@ -1,15 +1,24 @@
-"""From a text to the terms it is found by: words, or runs of characters (spec 02 section A)."""
+"""From texts to the terms they are found by: words, or runs of characters (spec 02 section A).
+
+``analyzer`` gives the terms of one text as strings; ``coded`` those of many as numbers, whole arrays at a time.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
-from plume.text.words import cut
+import numpy as np
+
+from plume.text.boundaries import Array, codepoints
+from plume.text.words import cut, word_spans
 
 Analyzer = Literal["words", "characters", "pattern"]
 _PATTERN = re.compile(r"(?u)\b\w\w+\b")
+_BATCH = 2**20  # characters that are looked at at once
 
 
 def analyzer(kind: Analyzer = "words", ngrams: tuple[int, int] = (1, 1)) -> Callable[[str], list[str]]:
@@ -43,3 +52,159 @@ def _runs(units: Sequence[str], ngrams: tuple[int, int], join: str) -> list[str]
     for n in range(max(low, 2), high + 1):
         found += [join.join(units[i : i + n]) for i in range(len(units) - n + 1)]
     return found
+
+
+class Coded(NamedTuple):
+    """The terms of many texts. names: each term once; codes int32 [N]: which of them stand in the texts, one text
+    after the other; lengths int64 [D]: terms a text."""
+
+    names: list[str]
+    codes: Array
+    lengths: Array
+
+
+def coded(texts: Iterable[str], kind: Analyzer = "words", ngrams: tuple[int, int] = (1, 1)) -> Coded:
+    """What ``analyzer`` finds in each text, as numbers; the order inside a text is another where n-grams are mixed.
+
+    >>> coded(["a cat, a dog", "dog"])
+    Coded(names=['a', 'cat', 'dog'], codes=array([0, 1, 0, 2, 2], dtype=int32), lengths=array([4, 1]))
+    """
+    low, high = ngrams
+    terms, parts, sizes = _Numbers(), [], []
+    for batch in _batches(texts):
+        units, starts, ends, owners = _spans(batch, kind)
+        if kind == "characters":
+            starts, ends, owners = _stretches(starts, ends, owners, low, high)
+        parts.append(terms.number(units, starts, ends))
+        sizes.append(np.bincount(owners, minlength=len(batch)))
+    codes = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    lengths = np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
+    names = terms.names()
+    if kind == "characters" or high == 1:
+        return Coded(names, codes, lengths)
+    # Runs of words are runs of numbers, looked up by the same means.
+    last = np.cumsum(lengths)
+    starts, ends, owners = _stretches(last - lengths, last, np.arange(len(lengths)), max(low, 2), high)
+    several = _Numbers()
+    more = several.number(codes.view(np.uint32), starts, ends)
+    joined = [" ".join(names[c] for c in run.tolist()) for run in several.runs()]
+    if low > 1:
+        return Coded(joined, more, np.bincount(owners, minlength=len(lengths)))
+    owners = np.concatenate([np.repeat(np.arange(len(lengths)), lengths), owners])
+    order = np.argsort(owners, kind="stable")
+    return Coded(
+        names + joined,
+        np.concatenate([codes, more + np.int32(len(names))])[order],
+        np.bincount(owners, minlength=len(lengths)),
+    )
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size > _BATCH:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+@cache
+def _letters() -> tuple[Array, Array]:
+    """Which code points are alphanumeric, and which are so or "_", as regular expressions have it."""
+    alphanumeric = np.fromiter((chr(c).isalnum() for c in range(0x110000)), bool, 0x110000)
+    word = alphanumeric.copy()
+    word[ord("_")] = True
+    return alphanumeric, word
+
+
+def _spans(texts: Sequence[str], kind: Analyzer) -> tuple[Array, Array, Array, Array]:
+    """The characters of some texts, where their words (or runs of letters) begin and end, and whose they are."""
+    from plume.text import term_kernels as kernels
+
+    alphanumeric, word = _letters()
+    if kind == "words":
+        text, starts, ends = word_spans(texts, lowercase=True)
+        units = codepoints(text)
+        kept = kernels.holding(units, alphanumeric, starts, ends)
+        starts, ends, sizes = starts[kept], ends[kept], [len(t) for t in texts]
+    else:
+        small = [text.lower() for text in texts]
+        units, sizes = codepoints("\n".join(small)), [len(t) for t in small]
+        starts, ends = np.empty((2, len(units) // 2 + 1), np.int64)
+        pattern = kind == "pattern"
+        found = kernels.runs(units, word if pattern else alphanumeric, 2 if pattern else 1, starts, ends)
+        starts, ends = starts[:found], ends[:found]
+    last = np.cumsum(np.array(sizes, np.int64) + 1)  # one past the newline after each text
+    return units, starts, ends, np.searchsorted(last, starts, "right")
+
+
+def _stretches(starts: Array, ends: Array, owners: Array, low: int, high: int) -> tuple[Array, Array, Array]:
+    """Every stretch of ``low`` to ``high`` units inside the spans, in the order of their owners."""
+    found = []
+    for n in range(low, high + 1):
+        room = np.maximum(ends - starts - n + 1, 0)
+        which = np.repeat(np.arange(len(starts)), room)
+        first = np.arange(len(which)) - np.repeat(np.cumsum(room) - room, room) + starts[which]
+        found.append((first, first + n, owners[which]))
+    first, end, owner = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    order = np.argsort(owner, kind="stable")
+    return first[order], end[order], owner[order]
+
+
+class _Numbers:
+    """A table of terms that grows."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._slots = np.full(2**12, -1, np.int32)
+        self._hashes = np.empty(2**11, np.uint64)
+        self._begins = np.zeros(2**11 + 1, np.int64)
+        self._pool = np.empty(2**14, np.uint32)
+
+    def number(self, units: Array, starts: Array, ends: Array) -> Array:
+        """The numbers of the terms in some spans, int32."""
+        from plume.text import term_kernels as kernels
+
+        codes = np.empty(len(starts), np.int32)
+        step = 2**16  # so that room is made for what may come next, not for all there is
+        for at in range(0, len(starts), step):
+            here = slice(at, at + step)
+            self._make_room(len(starts[here]), int((ends[here] - starts[here]).sum()))
+            self._count = kernels.number(
+                units, starts[here], ends[here], self._slots, self._hashes, self._begins, self._pool,
+                self._count, codes[here],
+            )  # fmt: skip
+        return codes
+
+    def _make_room(self, terms: int, units: int) -> None:
+        from plume.text import term_kernels as kernels
+
+        wanted, used = self._count + terms, int(self._begins[self._count])
+        if wanted > len(self._hashes):
+            self._hashes = _grown(self._hashes, max(wanted, 2 * len(self._hashes)))
+            self._begins = _grown(self._begins, len(self._hashes) + 1)
+        if used + units > len(self._pool):
+            self._pool = _grown(self._pool, max(used + units, 2 * len(self._pool)))
+        if 2 * wanted > len(self._slots):
+            self._slots = np.full(2 ** int(2 * wanted).bit_length(), -1, np.int32)
+            kernels.place_again(self._slots, self._hashes, self._count)
+
+    def runs(self) -> list[Array]:
+        """The units of each term."""
+        return np.split(self._pool[: self._begins[self._count]], self._begins[1 : self._count])[: self._count]
+
+    def names(self) -> list[str]:
+        """The terms as strings, where their units are characters."""
+        ends = self._begins[: self._count + 1].tolist()
+        text = self._pool[: ends[-1]].tobytes().decode("utf-32-le", "surrogatepass")
+        return [text[a:b] for a, b in pairwise(ends)]
+
+
+def _grown(array: Array, size: int) -> Array:
+    larger = np.zeros(size, array.dtype)
+    larger[: len(array)] = array
+    return larger

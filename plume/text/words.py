@@ -53,6 +53,22 @@ def cut(texts: Sequence[str], *, lowercase: bool = False) -> Words:
     Raises:
         UserError: there is Chinese among them, and rjieba is not installed.
     """
+    text, starts, ends = word_spans(texts)
+    spelled = _lower(text) if lowercase else text
+    found = [spelled[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    last = np.cumsum(sizes + 1)  # one past the newline after each text
+    lengths = np.diff(np.searchsorted(starts, last), prepend=0)
+    sentences = np.searchsorted(starts, np.append(sentence_starts(text), last - sizes - 1))
+    return Words(found, starts, ends, lengths, np.unique(sentences[sentences < len(starts)]))
+
+
+def word_spans(texts: Sequence[str], *, lowercase: bool = False) -> tuple[str, Array, Array]:
+    """The texts joined by newlines, and where the words in them begin and end, int64 [N] each.
+
+    Raises:
+        UserError: there is Chinese among them, and rjieba is not installed.
+    """
     text = "\n".join(texts)
     characters = codepoints(text)
     kind = character_classes()[characters]
@@ -66,13 +82,7 @@ def cut(texts: Sequence[str], *, lowercase: bool = False) -> Words:
     starts = np.flatnonzero(begins)
     stops = np.append(np.flatnonzero(begins | (kind == SPACE)), len(kind))  # a word ends at the next of these
     ends = stops[np.searchsorted(stops, starts, "right")]
-    spelled = _lower(text) if lowercase else text
-    found = [spelled[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
-    last = np.cumsum(sizes + 1)  # one past the newline after each text
-    lengths = np.diff(np.searchsorted(starts, last), prepend=0)
-    sentences = np.searchsorted(starts, np.append(sentence_starts(text, characters), last - sizes - 1))
-    return Words(found, starts, ends, lengths, np.unique(sentences[sentences < len(starts)]))
+    return _lower(text) if lowercase else text, starts, ends
 
 
 def _adopt(begins: Array, kind: Array) -> None:

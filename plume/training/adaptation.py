@@ -1,8 +1,7 @@
-"""``plume adapt``: a pretrained model learns to classify texts (spec 11 section 2)."""
+"""``plume adapt``: a pretrained model learns to classify texts, or to tag their words (spec 11)."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,31 @@ from numpy.typing import NDArray
 
 from plume import config
 from plume.errors import UserError
-from plume.models.pretrained import PretrainedModel
+from plume.models.bilstm import BiLSTMConfig
+from plume.models.convolution import ConvolutionConfig
+from plume.models.lookup import LookupConfig
+from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import ask
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
-from plume.seeding import Permutation, key, rng
-from plume.text.readers import read_rows
-from plume.text.splits import SPLITS, Split, split_of
+from plume.seeding import Permutation, key
+from plume.slots import IGNORE
+from plume.text.splits import SPLITS
 from plume.text.tokenizers import Tokenizer
 from plume.training import session
 from plume.training.folder import RunFolder
+from plume.training.labelled import (
+    Row,
+    check,
+    choose,
+    encode,
+    fingerprint,
+    known,
+    read_labelled,
+    read_tagged,
+)
 from plume.training.loader import Epochs, Phase
 from plume.training.precision import autocast
 from plume.training.session import Session, say
@@ -34,46 +47,8 @@ from plume.training.starts import open_start
 from plume.training.trainer import Trainer
 
 Mode = Literal["full", "frozen", "scratch"]
-
-
-@dataclass(frozen=True)
-class LabelledText:
-    """A text, or a pair of texts, and its label's name."""
-
-    segments: tuple[str, ...]
-    label: str
-
-    @property
-    def split(self) -> Split:
-        """Where it belongs, by its content alone: its label may not decide it."""
-        return split_of("\n".join(self.segments))
-
-
-def read_labelled(
-    data: Sequence[Path],
-    *,
-    text_column: str = "text",
-    label_column: str = "label",
-    pair_column: str | None = None,
-) -> list[LabelledText]:
-    """The labelled texts of csv, tsv, jsonl or parquet files, those without a text or a label left out.
-
-    Raises:
-        UserError: a column is missing, or nothing is left.
-    """
-    texts = [text_column] if pair_column is None else [text_column, pair_column]
-    rows = [
-        LabelledText(tuple(row[c] for c in texts), row[label_column].strip())
-        for row in read_rows(list(data), [*texts, label_column])
-    ]
-    kept = [row for row in rows if row.label and any(s.strip() for s in row.segments)]
-    if len(kept) < len(rows):
-        say(f"{len(rows) - len(kept)} rows without a text or a label were left out")
-    if not kept:
-        raise UserError(
-            f"{', '.join(map(str, data))} has no row with both a {text_column} and a {label_column}"
-        )
-    return kept
+Task = Literal["classification", "tagging"]
+Network = Literal["cnn", "bilstm"]
 
 
 def adapt(
@@ -89,10 +64,15 @@ def adapt(
     mode: Mode = "full",
     objective: Classification | None = None,
     training: Training | None = None,
+    task: Task = "classification",
+    model: BackboneConfig | None = None,
     trust_code: bool = False,
     accept_changes: bool = False,
 ) -> Path:
     """Teach the model of ``run`` to classify texts, into the run folder ``out``, or go on where that stopped.
+
+    ``task`` "tagging": a label for every word. ``model``: another network than the run's, of which only the table of
+    word vectors is taken, as that network's input layer (``upon``); "frozen" then keeps the table as it is.
 
     Of ``data`` the training split trains and the dev split picks the best weights; its test split is left for
     ``plume evaluate``. ``evaluation``: other labelled texts to be scored once, at the end. ``examples``: train
@@ -107,23 +87,24 @@ def adapt(
     """
     parent = config.resolve(str(run), trust_code=trust_code)
     pieces = Tokenizer.load(RunFolder(run).tokenizer)
-    columns = {"text_column": text_column, "label_column": label_column, "pair_column": pair_column}
-    rows = read_labelled(data, **columns)  # type: ignore[arg-type]
+    rows = read_rows(data, task, text_column, label_column, pair_column)
     parts = {name: [row for row in rows if row.split == name] for name in SPLITS}
-    labels = tuple(sorted({row.label for row in rows}))
+    labels = tuple(sorted({name for row in rows for name in row.names}))
     seed = 0 if training is None else training.data_seed
     train = choose(parts["train"], labels, examples, seed, "examples")
     dev = choose(parts["dev"], labels, examples, seed, "dev examples")
-    _check(train, labels, examples)
-    scored = [] if evaluation is None else _known(read_labelled(evaluation, **columns), labels)  # type: ignore[arg-type]
+    check(train, labels, examples)
+    others = [] if evaluation is None else read_rows(evaluation, task, text_column, label_column, pair_column)
+    scored = known(others, labels)
+    shape = parent.model if model is None else model
     if training is None:
-        training = suitable(len(train), parent.model, mode)
+        training = suitable(len(train), shape, mode)
     if objective is None:
-        objective = classifier(parent, labels)
+        objective = classifier(parent, labels, shape, task)
     recipe = config.checked(
         Adaptation(
             objective=objective,
-            model=parent.model,
+            model=shape,
             training=training,
             mode=mode,
             examples=examples,
@@ -134,12 +115,12 @@ def adapt(
             held.only_first(lambda: say(f"{out} is finished: {training.steps} steps are done"))
             return out
         held.only_first(lambda: _prepare(held, pieces))
-        model = _model(held, recipe, pieces, run)
-        encoded = {"train": encode(train, labels, pieces), "dev": encode(dev, labels, pieces)}
+        network = _model(held, recipe, pieces, run)
+        encoded = {name: _encoded(part, recipe, pieces) for name, part in (("train", train), ("dev", dev))}
         size = min(recipe.objective.max_length, max(map(_length, encoded["train"])))
         trainer = session.train(
             held,
-            model,
+            network,
             [_phase(recipe, encoded["train"], held_out=False)],
             [
                 _phase(recipe, encoded["dev"], held_out=True)
@@ -153,19 +134,65 @@ def adapt(
             parent=_parent(held, run),
             early=recipe.early and bool(dev),
         )
-        encoded["test"] = encode(scored, labels, pieces)
+        encoded["test"] = _encoded(scored, recipe, pieces)
         held.only_first(lambda: session.finish(held, scores=_scores(trainer, recipe, encoded)))
     return out
 
 
-def classifier(parent: Pretraining | Adaptation, labels: tuple[str, ...]) -> Classification:
-    """How a run's network is taught ``labels``: it reads texts as it did, and sums them up as its backbone can.
+def read_rows(
+    data: Sequence[Path], task: Task, text_column: str, label_column: str, pair_column: str | None
+) -> list[Row]:
+    """Labelled texts, or sentences whose words have labels.
+
+    Raises:
+        UserError: they cannot be read, or there are none.
+    """
+    if task == "classification":
+        return [
+            *read_labelled(data, text_column=text_column, label_column=label_column, pair_column=pair_column)
+        ]
+    if pair_column is not None:
+        raise UserError("--pair-column is for labels of two texts: a tagger reads one sentence")
+    return [*read_tagged(data, text_column=text_column, label_column=label_column)]
+
+
+def upon(vectors: object, network: Network) -> BackboneConfig:
+    """The network that reads a table of word vectors: Kim's windows of five words and the maximum over a text, in the
+    gated form of ``cnn:encoder``, or an LSTM each way.
+
+    Raises:
+        UserError: the run is no table of word vectors.
+    """
+    if not isinstance(vectors, LookupConfig):
+        raise UserError(
+            f"only word vectors can be the input layer of another network, and this run is a "
+            f"{type(vectors).__name__.removesuffix('Config')}: leave --network out, or name a run by word2vec:skipgram "
+            f"or of plume import vectors.txt"
+        )
+    width = vectors.d_model
+    if network == "cnn":
+        return ConvolutionConfig(num_layers=1, d_model=width, before=2, after=2, dropout=0.1)
+    return RecurrentConfig(num_layers=1, d_model=width, both_ways=True, dropout=0.1)
+
+
+def classifier(
+    parent: Pretraining | Adaptation,
+    labels: tuple[str, ...],
+    model: BackboneConfig | None = None,
+    task: Task = "classification",
+) -> Classification:
+    """How a run's network (or ``model`` in its place) is taught ``labels``: it reads texts as it did, and sums them up
+    as its backbone can.
 
     A reader of GPT-1's kind keeps half of its language model's loss (spec 13 section 4).
     """
-    model = parent.model
+    model = parent.model if model is None else model
     longest = model.max_positions if isinstance(model, TransformerConfig) else 512
     reader = parent.objective.reader if isinstance(parent.objective, Classification) else parent.objective
+    if task == "tagging":
+        return Classification(
+            reader, labels, max_length=min(longest, 512), hidden=False, mix=model.mixes, unit="word"
+        )
     keeps = isinstance(reader, CausalLM) and reader.delimited
     return Classification(
         reader,
@@ -181,16 +208,18 @@ def classifier(parent: Pretraining | Adaptation, labels: tuple[str, ...]) -> Cla
 def suitable(count: int, model: object, mode: Mode) -> Training:
     """Values for ``count`` labelled texts: 3 epochs and at least 150 steps of 32 texts (16 for a few), linear decay.
 
-    The rate is BERT's 5e-5 for 768 wide networks, higher for narrower ones; a new head alone bears more.
+    The rate is BERT's 5e-5 for 768 wide Transformers, higher for narrower ones; a new head alone bears more, and so do
+    the small networks of other kinds, whose layers are new here.
     """
     batch_size = 32 if count >= 256 else min(16, count)
     steps = max(150, math.ceil(3 * count / batch_size))
     width = model.d_model if isinstance(model, TransformerConfig) else 768
+    light = not isinstance(model, TransformerConfig | BiLSTMConfig)
     every = max(10, steps // 15)
     return Training(
         steps=steps,
         batch_size=batch_size,
-        lr=1e-3 if mode == "frozen" else 5e-5 * max(1.0, 768 / width),
+        lr=1e-3 if mode == "frozen" or light else 5e-5 * max(1.0, 768 / width),
         warmup_steps=steps // 10,
         spike_sigma=None,  # a few labels a batch jump about by nature
         eval_every=every,
@@ -198,40 +227,6 @@ def suitable(count: int, model: object, mode: Mode) -> Training:
         save_every=every,
         keep=1,
     )
-
-
-def choose(
-    rows: Sequence[LabelledText], labels: Sequence[str], examples: int | None, seed: int, stream: str
-) -> list[LabelledText]:
-    """``examples`` of the rows, each label as often as the others as far as there are enough; None: all."""
-    if examples is None or examples >= len(rows):
-        return list(rows)
-    by_label = {label: [row for row in rows if row.label == label] for label in labels}
-    order = {label: rng(seed, stream, i).permutation(len(by_label[label])) for i, label in enumerate(labels)}
-    chosen: list[LabelledText] = []
-    for turn in range(len(rows)):
-        for label in labels:
-            if turn < len(by_label[label]) and len(chosen) < examples:
-                chosen.append(by_label[label][order[label][turn]])
-    return chosen
-
-
-def encode(rows: Sequence[LabelledText], labels: Sequence[str], pieces: Tokenizer) -> list[Labelled]:
-    """The rows as ids and label numbers."""
-    number = {label: i for i, label in enumerate(labels)}
-    flat = iter(pieces.encode_batch([segment for row in rows for segment in row.segments]))
-    return [
-        Labelled(tuple(next(flat).ids.astype(np.int64) for _ in row.segments), number[row.label])
-        for row in rows
-    ]
-
-
-def fingerprint(rows: Sequence[LabelledText]) -> str:
-    """SHA-256 of the texts and labels in their order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr((row.segments, row.label)).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -272,22 +267,6 @@ def _phase(recipe: Adaptation, rows: Sequence[Labelled], *, held_out: bool) -> P
     )
 
 
-def _check(train: Sequence[LabelledText], labels: Sequence[str], examples: int | None) -> None:
-    if len(labels) < 2:
-        raise UserError(
-            f"every text has the label {labels[0]!r}: classification needs at least two different ones"
-        )
-    if len(labels) > 1000 or (len(labels) > 50 and len(labels) * 2 > len(train)):
-        raise UserError(
-            f"{len(labels)} different labels for {len(train)} texts: is --label-column the right one?"
-        )
-    missing = sorted(set(labels) - {row.label for row in train})
-    if missing:
-        some = ", ".join(repr(label) for label in missing[:5])
-        more = "raise --examples" if examples else "bring more labelled texts"
-        raise UserError(f"no training text has the label {some}: {more}")
-
-
 def _prepare(held: Session, pieces: Tokenizer) -> None:
     session.begin(held.folder, held.recipe)
     session.keep_tokenizer(held.folder, pieces)
@@ -298,10 +277,13 @@ def _model(held: Session, recipe: Adaptation, pieces: Tokenizer, run: Path) -> P
     model = PretrainedModel.build(
         recipe.model, vocab, lambda b: objective.heads(b, vocab), seed=recipe.training.init_seed
     )
+    own = (
+        config.resolve(str(run), trust_code=True).model == recipe.model
+    )  # its code was trusted when it was read
     if recipe.mode != "scratch":
-        model.start_from(open_start(run).state, str(run))
+        (model.start_from if own else model.take_table)(open_start(run).state, str(run))
     if recipe.mode == "frozen":
-        model.backbone.requires_grad_(False)
+        (model.backbone if own else model.backbone.embedding).requires_grad_(False)
     return model
 
 
@@ -312,33 +294,35 @@ def _parent(held: Session, run: Path) -> Mapping[str, Any]:
     return open_start(run).record
 
 
-def _known(rows: Sequence[LabelledText], labels: Sequence[str]) -> list[LabelledText]:
-    if strange := sorted({row.label for row in rows} - set(labels)):
-        raise UserError(
-            f"the evaluation has labels that no training text has: {', '.join(map(repr, strange[:5]))}"
-        )
-    return list(rows)
+def _encoded(rows: Sequence[Row], recipe: Adaptation, pieces: Tokenizer) -> list[Labelled]:
+    objective, vocab = recipe.objective, pieces.vocabulary
+    assert isinstance(objective, Classification)
+    return [part for row in encode(rows, objective.labels, pieces) for part in objective.pieces(row, vocab)]
 
 
 def _scores(
     trainer: Trainer, recipe: Adaptation, encoded: Mapping[str, Sequence[Labelled]]
 ) -> dict[str, Any]:
-    """Accuracy on what was held out. ``plume evaluate`` has the other measures, and the intervals."""
+    """Accuracy on what was held out, of texts or words; ``plume evaluate`` has other measures, and intervals."""
     scores = {}
     for split, rows in encoded.items():
         if split != "train" and rows:
-            right = predict(trainer, recipe, rows) == np.array([row.label for row in rows])
-            scores[split] = {"accuracy": float(right.mean()), "texts": len(rows)}
-            say(f"{split}: {right.mean():.1%} of {len(rows)} texts right")
+            gold = [np.atleast_1d(row.label) for row in rows]
+            right = np.concatenate(predict(trainer, recipe, rows)) == np.concatenate(
+                [g[g != IGNORE] for g in gold]
+            )
+            words = isinstance(rows[0].label, np.ndarray)
+            scores[split] = {"accuracy": float(right.mean()), ("words" if words else "texts"): len(right)}
+            say(f"{split}: {right.mean():.1%} of {len(right)} {'words' if words else 'texts'} right")
     return scores
 
 
 @torch.no_grad()
-def predict(trainer: Trainer, recipe: Adaptation, rows: Sequence[Labelled]) -> NDArray[np.int64]:
-    """The label numbers that the trained model gives, [N]; an empty text gets label 0."""
+def predict(trainer: Trainer, recipe: Adaptation, rows: Sequence[Labelled]) -> list[NDArray[np.int64]]:
+    """The label numbers that the trained model gives to each row: one, or one a word; an empty text gets label 0."""
     model, setting = trainer.model.eval(), trainer.setting
     phase, loader = _phase(recipe, rows, held_out=True), trainer.loader
-    answers = np.zeros(len(rows), np.int64)
+    answers = [np.zeros((np.atleast_1d(row.label) != IGNORE).sum(), np.int64) for row in rows]
     # Texts of like lengths together: a row is as long as its longest text.
     order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
     for start in range(0, len(order), 64):
@@ -349,7 +333,9 @@ def predict(trainer: Trainer, recipe: Adaptation, rows: Sequence[Labelled]) -> N
                 head = model.heads["label"]
                 hidden = model.backbone(batch.inputs, batch.decoder_inputs)
                 logits, example = head.answers(ask(batch, "label", hidden[head.reads]))
-            answers[batch.sample_ids[example.cpu()].numpy()] = logits.argmax(-1).cpu().numpy()
+            found, owners = logits.argmax(-1).cpu().numpy(), batch.sample_ids[example.cpu()].numpy()
+            for owner in np.unique(owners).tolist():
+                answers[owner] = found[owners == owner]
     return answers
 
 
@@ -357,6 +343,6 @@ def _length(row: Labelled) -> int:
     return sum(len(segment) for segment in row.segments) + 3
 
 
-def _bytes_per_token(rows: Sequence[LabelledText], encoded: Sequence[Labelled]) -> float:
+def _bytes_per_token(rows: Sequence[Row], encoded: Sequence[Labelled]) -> float:
     size = sum(len(segment.encode("utf-8", "surrogatepass")) for row in rows for segment in row.segments)
     return size / max(1, sum(map(_length, encoded)))

@@ -66,6 +66,11 @@ class RunFolder:
         return self.path / "ngrams.safetensors"
 
     @property
+    def sparse(self) -> Path:
+        """The model of a run that weighs counted words, in place of checkpoints."""
+        return self.path / "sparse.safetensors"
+
+    @property
     def counts(self) -> Path:
         """Counts of the pieces of a long text, while they are made."""
         return self.path / "counts"

@@ -12,6 +12,7 @@ from plume.models.pretrained import PretrainedModel
 from plume.training.counting import Counting
 from plume.training.pretraining import build_model
 from plume.training.settings import Pretraining
+from plume.training.sparse import Sparse
 from plume.vocabulary import Vocabulary
 
 NAMES = [f"{family}:{name}" for family, names in config.recipes().items() for name in names]
@@ -26,8 +27,11 @@ def test_the_recipes_of_this_release() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_its_json(name: str) -> None:
     recipe = config.resolve(name)
-    assert isinstance(recipe, Pretraining | Counting)
+    assert isinstance(recipe, Pretraining | Counting | Sparse)
     assert config.from_json(json.loads(json.dumps(config.to_json(recipe)))) == recipe
+    if isinstance(recipe, Sparse):
+        assert config.override(recipe, ["ngrams=[1,3]", "weights.norm=l1"]).ngrams == (1, 3)
+        return
     if isinstance(recipe, Counting):
         assert (
             config.override(

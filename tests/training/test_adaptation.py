@@ -19,10 +19,11 @@ from plume.errors import UserError
 from plume.objectives.causal import CausalLM
 from plume.text.splits import split_of
 from plume.training import identity
-from plume.training.adaptation import LabelledText, adapt, choose, read_labelled, suitable
+from plume.training.adaptation import adapt, suitable
 from plume.training.checkpoints import Checkpoints
 from plume.training.faults import InjectedFault
 from plume.training.folder import RunFolder
+from plume.training.labelled import LabelledText, choose, read_labelled
 from plume.training.meters import history
 from plume.training.pretraining import pretrain
 from plume.training.settings import Adaptation, Training
