@@ -44,10 +44,7 @@ def case(name: str, objective: Any = None) -> Case:
     reader, model = CASES[name]
     own = objective or Classification(reader, tuple("abcd"), unit="word", hidden=False, dropout=0.0)
 
-    def rate(slots: int) -> tuple[int, int]:
-        return 1, slots
-
-    return Case(name, own, tagged, {"label": rate}, {}, vocab=WORDS, model=model)
+    return Case(name, own, tagged, None, {}, vocab=WORDS, model=model)
 
 
 def labels_stand_at_their_words(here: Case, ids: np.ndarray, seed: int) -> None:
@@ -67,7 +64,7 @@ def labels_stand_at_their_words(here: Case, ids: np.ndarray, seed: int) -> None:
 @settings(max_examples=6, deadline=None)
 @given(ids=texts, seed=st.integers(0, 2**31))
 def test_tagging_obeys_the_laws(name: str, ids: np.ndarray, seed: int) -> None:
-    for law in (laws.determinism, laws.rate, laws.heads, laws.packing, labels_stand_at_their_words):
+    for law in (laws.determinism, laws.heads, laws.packing, labels_stand_at_their_words):
         law(case(name), ids, seed)
 
 
