@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
 
 from plume.errors import UserError
@@ -30,8 +32,8 @@ VERBS = {
         "adapt": Verb("adapt", "RUN --data FILE --out RUN2", "teach a pretrained model to classify texts"),
     },
     "Use it": {
-        "evaluate": Verb("evaluate", "RUN --data DATA", "perplexity and bits per byte; accuracy and F1"),
-        "generate": Verb("generate", "RUN --prompt TEXT", "continue a text, or fill its [MASK]"),
+        "evaluate": Verb("evaluate", "RUN --data DATA", "bits per byte; accuracy and F1; BLEU and chrF"),
+        "generate": Verb("generate", "RUN --prompt TEXT", "continue a text, fill its [MASK], translate it"),
         "chat": Verb("chat", "RUN", "write with a model, line by line"),
         "search": Verb("search", "DATA QUERY", "find the documents that answer a query"),
     },
@@ -39,7 +41,7 @@ VERBS = {
         "demo": Verb("demo", "--language en|zh --out DIR", "the whole story on real text, in 8 minutes"),
         "show": Verb("show", "RECIPE...", "draw what a recipe asks of a model; needs no data"),
         "check": Verb("check", "my_objective.py", "put an objective to the laws; draws what breaks one"),
-        "import": Verb("import_folder", "HF_FOLDER --out RUN", "make a run of a Hugging Face folder"),
+        "import": Verb("import_folder", "HF_FOLDER --out RUN", "make a run of a published model"),
         "export": Verb("export_folder", "RUN --to DIR", "write a folder that transformers loads"),
     },
 }
@@ -98,13 +100,22 @@ def overview() -> str:
     return "\n".join(
         [
             *lines,
-            "RECIPE is bert:tiny, gpt:tiny, ..., my_file.py:function, or a run's config.json; RUN is a folder.",
+            *wrap(
+                "RECIPE is a family and a size such as bert:tiny, or my_file.py:function, or a run's config.json; "
+                f"RUN is a folder. The families: {', '.join(_families())}.",
+                100,
+            ),
             "Words like training.steps=1000 or model.num_layers=4 change a recipe.",
             "",
             "Begin with:  plume show gpt:tiny bert:tiny",
             "More about a command:  plume pretrain --help",
         ]
     )
+
+
+def _families() -> list[str]:
+    """Every file of recipes is one."""
+    return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("[a-z]*.py"))
 
 
 def _version() -> str:

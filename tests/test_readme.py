@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
@@ -72,6 +73,9 @@ def lay_out(folder: Path, language: str) -> None:
         ),
         encoding="utf-8",
     )
+    sides = zip(documents("en", 80, seed=3), documents("zh", 80, seed=3), strict=True)
+    rows = [json.dumps({"en": en[:60], "zh": zh[:9]}, ensure_ascii=False) for en, zh in sides]
+    (folder / "pairs.jsonl").write_text("\n".join(rows), encoding="utf-8")
     name, columns = {"en": ("reviews.csv", ("review", "mood")), "zh": ("评论.csv", ("评论", "态度"))}[
         language
     ]

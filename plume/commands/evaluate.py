@@ -345,8 +345,9 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
         for key, name in (("bleu", "BLEU"), ("chrf", "chrF")):
             value, (low, high) = result[key]["value"], result[key]["ci95"]
             lines[name] = f"{value:.1f}  (95 %: {low:.1f} to {high:.1f})  {result[key]['signature']}"
-        for sample in result["samples"]:
-            lines |= {f"source {len(lines)}": sample["source"], f"written {len(lines)}": sample["written"]}
+        for number, sample in enumerate(result["samples"], 1):
+            lines |= {f"source {number}": sample["source"], f"written {number}": sample["written"]}
+            lines[f"meant {number}"] = sample["target"]
         return lines
     lines["text"] = (
         f"{result['documents']:,} documents, {result['tokens']:,} tokens, {result['bytes']:,} bytes ({result['split']})"

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from plume.commands.words import Json, TrustCode, tell
 
 if TYPE_CHECKING:
+    from plume.generation.beam import Beam
     from plume.generation.sampling import Decoding
     from plume.runs import Run
 
@@ -35,13 +36,14 @@ def command(
     top_p: float = 0.95,
     stop: Annotated[list[str] | None, Parameter(name="--stop")] = None,
     samples: int = 1,
-    num_beams: int = 1,
-    length_penalty: float = 1.0,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
     seed: int = 0,
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
-    """Continue a text. A model that was pretrained to fill masks fills every [MASK] of the prompt instead.
+    """Continue a text. A model that was pretrained to fill masks fills every [MASK] of the prompt instead; one that
+    was trained on pairs of texts (a translator) writes the second of a pair.
 
     Parameters
     ----------
@@ -62,14 +64,18 @@ def command(
     samples
         So many continuations of each prompt.
     num_beams
-        More than 1: search for the likeliest text with so many beams, instead of drawing one.
+        More than 1: search for the likeliest text with so many beams, instead of drawing one (default: 4 for a
+        model of pairs, 1 for others).
     length_penalty
-        With beams: 0 prefers short texts, more than 1 long ones.
+        With beams: 0 prefers short texts, more than 1 long ones (default: 0.6 for a model of pairs, by the
+        formula of 2017; 1 for others).
     seed
         The same seed gives the same text.
     """
+    from plume.generation.beam import Beam
     from plume.generation.sampling import Decoding
     from plume.runs import load
+    from plume.training.settings import Pretraining
 
     prompts = prompt or [""]
     loaded = load(run, trust_code=trust_code)
@@ -78,11 +84,15 @@ def command(
         return
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                         stop=tuple(stop or ()), seed=seed, overflow="slide")  # fmt: skip
-    if num_beams > 1:
-        _search(loaded, prompts, decoding, num_beams, length_penalty, as_json=json)
+    pairs = isinstance(loaded.recipe, Pretraining) and len(loaded.recipe.windows.columns) == 2
+    beams = num_beams if num_beams is not None else 4 if pairs else 1
+    if beams > 1:
+        penalty = length_penalty if length_penalty is not None else 0.6 if pairs else 1.0
+        beam = Beam(num_beams=beams, length_penalty=penalty, length_norm="gnmt" if pairs else "power")
+        _search(loaded, prompts, decoding, beam, as_json=json)
         return
     if not json and len(prompts) * samples == 1:
-        write(loaded, prompts[0], decoding)
+        write(loaded, prompts[0], decoding, echo=not pairs)
         return
     found = loaded.complete(prompts, decoding, samples=samples)
     texts = [
@@ -90,15 +100,15 @@ def command(
     ]
     tell(
         {"run": str(run), "texts": texts},
-        "\n\n".join(f"{t['prompt']}{t['text']}" for t in texts),
+        "\n\n".join(t["text"] if pairs else f"{t['prompt']}{t['text']}" for t in texts),
         as_json=json,
     )
 
 
-def write(run: Run, prompt: str, decoding: Decoding) -> str:
-    """Write a prompt and its continuation to standard output as it grows; the continuation."""
+def write(run: Run, prompt: str, decoding: Decoding, *, echo: bool = True) -> str:
+    """Write a prompt (``echo``) and its continuation to standard output as it grows; the continuation."""
     deltas = run.stream([prompt], decoding)  # before anything is written: perhaps it cannot
-    sys.stdout.write(prompt)
+    sys.stdout.write(prompt if echo else "")
     sys.stdout.flush()
     parts = []
     try:
@@ -112,13 +122,9 @@ def write(run: Run, prompt: str, decoding: Decoding) -> str:
     return "".join(parts)
 
 
-def _search(
-    run: Run, prompts: Sequence[str], decoding: Decoding, num_beams: int, penalty: float, *, as_json: bool
-) -> None:
-    from plume.generation.beam import Beam
+def _search(run: Run, prompts: Sequence[str], decoding: Decoding, beam: Beam, *, as_json: bool) -> None:
     from plume.generation.completion import best
 
-    beam = Beam(num_beams=num_beams, length_penalty=penalty)
     found = best(run.language_model, run.tokenizer, run.objective, prompts, decoding, beam)
     texts = [{"prompt": p, "text": c.text, "finish": c.finish} for p, c in zip(prompts, found, strict=True)]
     tell({"run": str(run.path), "texts": texts}, "\n\n".join(c.text for c in found), as_json=as_json)

@@ -20,7 +20,7 @@ VECTORS = (".bin", ".txt", ".vec")
 
 
 def import_folder(folder: str | Path, *, out: str | Path) -> Run:
-    """Make the run ``out`` of a Hugging Face folder (BERT, GPT-2): its weights are the checkpoint of step 0. Or of
+    """Make the run ``out`` of a Hugging Face folder: its weights are the checkpoint of step 0. Or of
     an n-gram model in an ARPA file (.gz too), whose words are what stands between blanks. Or of word vectors in a
     .bin, .txt or .vec file of word2vec.c, gensim, fastText or GloVe.
 
@@ -155,7 +155,8 @@ def command(
     out: Path,
     json: Json = False,
 ) -> None:
-    """Make a run of a Hugging Face folder (BERT or GPT-2) or of an ARPA file, to be adapted, evaluated or trained on.
+    """Make a run of a published model, to be adapted, evaluated or trained on: a Hugging Face folder (GPT-1, GPT-2,
+    BERT, RoBERTa, ERNIE, ELECTRA, XLNet, T5, BART, Marian), ELMo's, an ARPA file or word vectors.
 
     Parameters
     ----------

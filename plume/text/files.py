@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -257,8 +258,18 @@ def inspect(source: SourceFile) -> None:
         )
         raise UserError(
             f"{source.path} is not UTF-8: byte 0x{head[bad[0]]:02x} at offset {bad[0]}. If it is {guess}, convert it "
-            f"with: iconv -f {guess.upper()} -t UTF-8"
+            f"{_converting(source, guess.upper())}"
         )
+
+
+def _converting(source: SourceFile, encoding: str) -> str:
+    """How to make UTF-8 of a file, as a line to copy."""
+    command = f"iconv -f {encoding} -t UTF-8"
+    if source.packed:
+        return f"and pack it again: unpack it, then {command}"
+    path = source.path
+    old, new = (shlex.quote(str(p)) for p in (path, path.with_name(f"{path.stem}.utf8{path.suffix}")))
+    return f"with: {command} {old} > {new}  (then take the old one away)"
 
 
 def _undecodable(head: bytes, *, whole: bool) -> Iterator[int]:

@@ -155,7 +155,7 @@ def read_rows(
 
 def _no_columns(source: SourceFile, columns: Sequence[str]) -> UserError:
     return UserError(
-        f"{source.path} is plain text, without columns: labelled data is .csv, .tsv, .jsonl or .parquet with "
+        f"{source.path} is plain text, without columns: this needs a table (.csv, .tsv, .jsonl or .parquet) with "
         f"the columns {', '.join(columns)}"
     )
 

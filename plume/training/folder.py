@@ -127,6 +127,7 @@ class RunFolder:
             UserError: another process is writing here.
         """
         path = self.path / ".lock"
+        new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             opened = path.open("a+b", buffering=0)
@@ -151,6 +152,9 @@ class RunFolder:
             finally:
                 with contextlib.suppress(OSError):
                     file.truncate(0)
+                    if new and os.listdir(self.path) == [path.name]:  # refused before anything was written
+                        path.unlink()
+                        self.path.rmdir()
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 

@@ -205,7 +205,7 @@ def test_zstandard_in_many_frames(tmp_path: Path) -> None:
         (
             "a.txt",
             "中文文本，没有标记。".encode("gb18030"),
-            "not UTF-8: byte 0xd6 at offset 0.*iconv -f GB18030",
+            "not UTF-8: byte 0xd6 at offset 0.*iconv -f GB18030 -t UTF-8 .*a.txt > .*a.utf8.txt ",
         ),
         ("a.csv", "text\n简体中文\n".encode("gb18030"), r"a\.csv is not UTF-8: byte 0xbc at offset 5"),
         ("a.txt", "繁體中文測試".encode("big5"), "not UTF-8"),

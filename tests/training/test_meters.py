@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ def test_recurrent_cells_and_idle_heads() -> None:
 
 def test_the_probe_gives_a_plausible_peak() -> None:
     assert 1e8 < matmul_peak("fp32", torch.device("cpu"), seconds=0.02) < 1e15
+
+
+def test_a_machine_with_other_work_does_not_lower_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a step in a quieter minute shows an MFU of 300 %."""
+    monkeypatch.setattr("plume.training.precision._wait", lambda _: time.sleep(0.3))
+    assert matmul_peak("fp32", torch.device("cpu"), seconds=0) > 2 * 1024**3 / 0.3
 
 
 # ---- rows

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 import plume
 from plume import config
+from plume.__main__ import main
 from plume.errors import UserError
 from plume.slots import collate
 from plume.text.splits import split_of
@@ -45,7 +46,9 @@ def recipe(name: str, steps: int, *words: str) -> Any:
 
 
 @pytest.mark.parametrize(("source", "target"), [("en", "zh"), ("zh", "en")])
-def test_a_translator_from_pairs_to_a_folder(pairs: Path, tmp_path: Path, source: str, target: str) -> None:
+def test_a_translator_from_pairs_to_a_folder(
+    pairs: Path, tmp_path: Path, source: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [f"windows.source={source}", f"windows.target={target}"]
     straight = pretrain(recipe("transformer:tiny", 6, *words), data=[pairs], out=tmp_path / "straight")
     stopped = pretrain(recipe("transformer:tiny", 3, *words), data=[pairs], out=tmp_path / "stopped")
@@ -60,6 +63,17 @@ def test_a_translator_from_pairs_to_a_folder(pairs: Path, tmp_path: Path, source
     assert found["pairs"] == len(held) and 0 <= found["bleu"]["value"] <= 100
     assert ("tok:zh" if target == "zh" else "tok:13a") in found["bleu"]["signature"]
     assert [s["source"] for s in found["samples"]] == [row[source] for row in held[:5]]
+
+    def written(*words: str) -> str:
+        """By ``plume generate``."""
+        capsys.readouterr()
+        prompt = ["--prompt", held[0][source], "--max-new-tokens", "9"]
+        assert main(["generate", str(straight), *prompt, *words]) == 0
+        return capsys.readouterr().out.rstrip("\n")
+
+    assert written() == written("--num-beams", "4", "--length-penalty", "0.6")
+    greedy = plume.generate(straight, held[0][source], max_new_tokens=9, temperature=0)
+    assert written("--num-beams", "1", "--temperature", "0") == greedy, "without its source"
 
     folder = plume.export(one, to=tmp_path / "folder")
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
