@@ -46,6 +46,10 @@ class Progress(NamedTuple):
     share: float
 
 
+class OtherText(UserError):
+    """The folder's store, finished or not, was made of other text or in another way."""
+
+
 def build(
     paths: Path | str | Sequence[Path | str],
     tokenizer: Tokenizer,
@@ -65,7 +69,7 @@ def build(
     ``segment_words``: Chinese words by rjieba; ``lexicon``: those, and its phrases and entities.
 
     Raises:
-        UserError: no text, unreadable files, a full disk, or a folder with a store of something else.
+        UserError: no text, unreadable files, a full disk; ``OtherText``: a folder with a store of something else.
     """
     folder = Path(folder)
     sources = find(paths)
@@ -81,7 +85,7 @@ def build(
             store = TokenStore.open(folder)
             if store.index["options"] == options and _hashes(store.index["files"]) == _hashes(files):
                 return store
-            raise UserError(
+            raise OtherText(
                 f"{folder} holds a token store of other data, or made with another tokenizer: choose another folder, "
                 f"or delete it"
             )
@@ -251,7 +255,7 @@ class _Builder:
                 break  # the line that was being written when the end came
         head, markers = (read[0], read[1:]) if read else ({}, [])
         if head.get("options", self.options) != self.options:
-            raise UserError(
+            raise OtherText(
                 f"{self.folder} holds a half built token store with another tokenizer or other options: run "
                 f"the command that began it, choose another folder, or delete it"
             )
@@ -262,7 +266,7 @@ class _Builder:
         ):
             same += 1
         if markers and not same:
-            raise UserError(
+            raise OtherText(
                 f"{self.folder} holds a half built token store of other data: choose another folder, or delete it"
             )
         # A file that was mended or added later is no reason to lose what was done before it.

@@ -48,7 +48,10 @@ class Lexicon:
         try:
             lines = path.read_bytes().decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as a dictionary in UTF-8 ({error})") from None
+            raise UserError(
+                f"{path} cannot be read as a dictionary ({error}): it has an entry a line, in UTF-8, its text, a tab, "
+                f"and 'phrase' or 'entity'"
+            ) from None
         for number, line in enumerate(lines, 1):
             text, _, kind = line.partition("\t")
             if kind.strip() in KINDS and text.strip():

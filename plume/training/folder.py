@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,18 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.config.is_file()
+
+    def learnt(self) -> bool:
+        """Whether it holds what took time to make: a checkpoint, counts, or a long text half tokenized."""
+        half = self.tokens.is_dir() and not (self.tokens / "index.json").is_file()
+        return half or any(self.checkpoints.glob("step-*")) or self.ngrams.exists() or self.counts.exists()
+
+    def forget(self) -> None:
+        """Take away what a run wrote that came to nothing: it was refused before its first checkpoint."""
+        for path in (self.config, self.run, self.metrics, self.units, self.continued, *self.curve):
+            path.unlink(missing_ok=True)
+        for path in (self.tokenizer, self.tokens, self.code, self.checkpoints):
+            shutil.rmtree(path, ignore_errors=True)
 
     def read_config(self) -> dict[str, Any]:
         """The configuration as it stands in ``config.json``."""

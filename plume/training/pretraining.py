@@ -13,7 +13,7 @@ from plume.models.pretrained import Backbone, PretrainedModel
 from plume.text import extending
 from plume.text.readers import read
 from plume.text.splits import split_of
-from plume.text.store import Progress, build
+from plume.text.store import OtherText, Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
 from plume.text.tokens import TokenStore
 from plume.text.units import Lexicon
@@ -166,11 +166,35 @@ def _prepare(
     column: str,
     units: Path | None,
 ) -> None:
-    """Tokenizer and token store of the run. Bad data is refused before anything is written."""
-    folder = held.folder
+    """Tokenizer and token store of the run. Bad data is refused before anything is written.
+
+    Raises:
+        UserError: the run was begun with other text, and has learnt from it.
+    """
+    try:
+        _make(held.folder, recipe, data, given or start, column, units)
+    except OtherText:
+        if held.folder.learnt():
+            raise UserError(
+                f"{held.folder.path} was begun with other text than {', '.join(map(str, data))}: name the same, or "
+                f"choose another --out (and --from {held.folder.path}, to go on from what it has learnt)"
+            ) from None
+        say(f"{held.folder.path} has no checkpoint yet, so it is begun anew with this text")
+        held.folder.forget()
+        _make(held.folder, recipe, data, given or start, column, units)
+
+
+def _make(
+    folder: RunFolder,
+    recipe: Pretraining,
+    data: Sequence[Path],
+    given: Path | None,
+    column: str,
+    units: Path | None,
+) -> None:
     column, *more = columns(recipe) or (column,)
     lexicon = _lexicon(folder, recipe, units, lambda: training_texts(data, column, more))
-    pieces = choose_tokenizer(folder, recipe.tokenizer, given or start, data, column, more)
+    pieces = choose_tokenizer(folder, recipe.tokenizer, given, data, column, more)
     session.begin(folder, recipe)
     session.keep_tokenizer(folder, pieces)
     if lexicon is not None and not folder.units.exists():

@@ -45,15 +45,19 @@ def say(message: str) -> None:
 
 @dataclass(frozen=True)
 class Session:
-    """A run folder that is held by this process and is of this recipe. ``known`` is its run.json so far."""
+    """A run folder that is held by this process and is of this recipe."""
 
     folder: RunFolder
     recipe: Recipe
     kind: Kind
     ranks: parallel.Ranks
     device: torch.device
-    known: Mapping[str, Any]
     accept_changes: bool
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """Its run.json so far."""
+        return self.folder.read_run()
 
     @property
     def finished(self) -> bool:
@@ -82,7 +86,7 @@ def hold(out: Path, recipe: Recipe, kind: Kind, *, accept_changes: bool = False)
         ranks.wait()
         cuda = torch.cuda.is_available()
         device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        yield Session(folder, recipe, kind, ranks, device, folder.read_run(), accept_changes)
+        yield Session(folder, recipe, kind, ranks, device, accept_changes)
 
 
 def begin(folder: RunFolder, recipe: object) -> None:
@@ -219,6 +223,10 @@ def _same(folder: RunFolder, recipe: Recipe) -> None:
     before = folder.read_config()
     lines = config.differences(before, recipe)
     if not lines:
+        return
+    if not folder.learnt():  # it was refused, and is being mended
+        say(f"{folder.path} has no checkpoint yet, so it is begun anew with these settings")
+        folder.forget()
         return
     old, new = before.get("training", {}).get("steps", 0), recipe.training.steps
     if lines == config.differences(before, _with_steps(before, new)) and old < new:

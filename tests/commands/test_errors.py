@@ -97,6 +97,21 @@ def test_data_that_cannot_be_trained_on(
         assert "words" in sentence and "mood" in sentence, "the columns there are"
 
 
+def test_what_was_refused_is_mended_in_the_same_folder(
+    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More text, or other settings, as the sentence advised; but a run that has learnt something stays as it is."""
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    words = ["pretrain", "gpt:tiny", *SMALL, "--data", text, "--out", run]
+    text.write_text("好。\n", encoding="utf-8")
+    assert "bring more text or shorten windows.length" in refused(capsys, *words)
+    other = [word.replace("=32", "=2") if str(word).startswith("windows.") else word for word in words]
+    assert ok(capsys, *other[:-1], tmp_path / "short")["step"] == 6
+    assert "windows.length" in refused(capsys, *words[:-1], tmp_path / "short")
+    text.write_bytes(house.text.read_bytes())
+    assert ok(capsys, *words)["step"] == 6
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -232,7 +232,7 @@ def test_one_changed_byte_of_the_data_is_refused(text: Path, tmp_path: Path, arm
     arm(None)
     data = text.read_bytes()
     text.write_bytes(data.replace(b"heron", b"hqron", 1))
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="begun with other text"):
         pretrain(GPT, data=[text], out=tmp_path / "run")
     text.write_bytes(data)
     pretrain(GPT, data=[text], out=tmp_path / "run")
