@@ -94,5 +94,8 @@ def save(
             write(model, model.backbone.config, vocab, folder, tokenizer=tokenizer, labels=labels)
             return
     if not isinstance(model.backbone, Transformer):
-        raise UserError("only Transformers can be written for transformers to load; this model is recurrent")
+        raise UserError(
+            f"transformers has no class for this model, a {type(model.backbone).__name__}: what can be exported are "
+            f"Transformers, ELMo, word vectors and n-grams"
+        )
     raise UserError("no family that transformers knows has this model's architecture")
