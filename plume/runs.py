@@ -111,12 +111,13 @@ class Run:
         if isinstance(self.model, SparseModel):
             return ("classify",)
         heads = set(self.model.heads)
+        tokens = any(isinstance(head, TokenHead) for head in self.model.heads.values())
         found = {
-            "generate": bool(heads & {"next_token", "masked_token", "permuted_token"}),
+            "generate": tokens,
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels) and not self._tags,
             "tag": self._tags,
-            "loglikelihood": bool(heads & {"next_token", "masked_token", "permuted_token"}),
+            "loglikelihood": tokens,
             "nearest": isinstance(self.model.backbone, Lookup),
         }
         found["analogy"] = found["similarity"] = found["nearest"]
@@ -418,7 +419,8 @@ class Run:
         if isinstance(self.model, PretrainedModel):
             heads = ", ".join(self.model.heads) or "none"
         wants = {
-            "generate": "a head for tokens: load the run it was adapted from, or one pretrained by gpt:tiny",
+            "generate": "a head that says how likely each token is, as one by gpt:tiny has (classifiers, ELMo and word "
+            "vectors have none; what vectors know says plume evaluate --task)",
             "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
             "classify": "a model that was adapted to labels: plume adapt makes one of this run",
             "tag": "a model that was adapted to tags: plume adapt --task tagging makes one",

@@ -35,16 +35,19 @@ def import_folder(folder: str | Path, *, out: str | Path) -> Run:
     from plume.training.folder import RunFolder, write_json
 
     source, run = Path(folder), RunFolder(Path(out))
+    if not source.exists():
+        raise UserError(f"{source} does not exist: name the folder or the file of a published model")
     if source.is_file():
         return _import_vectors(source, run) if source.suffix in VECTORS else _import_arpa(source, run)
     imported = interop.load(source)
     tokenizer = Tokenizer.from_hf(source).with_rows(imported.vocab_size)
     imported.model(tokenizer.vocabulary)  # does it fit?
+    recipe = recipe_of(imported, tokenizer)
     with run.lock():
         if run.exists() or run.checkpoints.exists():
             raise UserError(f"{out} holds a run already: choose another --out")
         tokenizer.save(run.tokenizer)
-        write_json(run.config, config.to_json(recipe_of(imported, tokenizer)))
+        write_json(run.config, config.to_json(recipe))
         parent = {"path": str(source.resolve()), "step": None, "fingerprint": None}
         run.write_run({"kind": "imported", "parent": parent, "finished": 1})
         Checkpoints(run.checkpoints).save(0, {"model": dict(imported.state)}, {})
@@ -126,11 +129,30 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     from plume.objectives.sequence_to_sequence import SequenceToSequence
     from plume.runs import objective_of
     from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece, Words
-    from plume.text.windows import FullSentences, PackedStream, SegmentPairs, TextPairs, Windows
+    from plume.text.windows import (
+        FullSentences,
+        PackedStream,
+        SegmentPairs,
+        SentenceStream,
+        TextPairs,
+        Windows,
+    )
     from plume.training.settings import Adaptation, Pretraining, Training
 
-    objective, length = objective_of(imported), imported.config.max_positions
+    objective, size = objective_of(imported), tokenizer.vocabulary.size
     training = Training(steps=1, batch_size=32, lr=2e-5)
+    if (
+        imported.family == "elmo"
+    ):  # a recurrent network has no longest text; its authors' windows are of 20 words
+        words = Words(size, lowercase=False, spelled=True)
+        return Pretraining(
+            tokenizer=words,
+            windows=SentenceStream(20),
+            objective=objective,
+            model=imported.config,
+            training=training,
+        )
+    length = imported.config.max_positions
     if isinstance(objective, Classification):
         return Adaptation(objective=objective, model=imported.config, training=training)
     kinds = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "characters": Characters,
@@ -140,7 +162,7 @@ def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
         windows = TextPairs(length)
     pairs = "next_sentence" in imported.heads
     return Pretraining(
-        tokenizer=kinds[tokenizer.kind](tokenizer.vocabulary.size),
+        tokenizer=kinds[tokenizer.kind](size),
         windows=SegmentPairs(length) if pairs else windows,
         objective=objective,
         model=imported.config,

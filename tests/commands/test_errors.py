@@ -47,7 +47,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["evaluate", "nowhere", "--data", "."], "nowhere is no folder"),
         (["chat", "nowhere"], "nowhere is no folder"),
         (["export", "nowhere", "--to", "x"], "nowhere is no folder"),
-        (["import", "nowhere", "--out", "x"], "nowhere has no config.json"),
+        (["import", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["adapt", "nowhere", "--data", ".", "--out", "x"], "nowhere is no run"),
     ],
 )  # fmt: skip
