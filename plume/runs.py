@@ -111,17 +111,15 @@ class Run:
         if isinstance(self.model, SparseModel):
             return ("classify",)
         heads = set(self.model.heads)
-        tokens = any(isinstance(head, TokenHead) for head in self.model.heads.values())
         found = {
-            "generate": tokens,
+            "generate": any(isinstance(head, TokenHead) for head in self.model.heads.values()),
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels) and not self._tags,
             "tag": self._tags,
-            "loglikelihood": tokens,
             "nearest": isinstance(self.model.backbone, Lookup),
         }
         found["analogy"] = found["similarity"] = found["nearest"]
-        found["loglikelihood_rolling"] = found["logits"] = found["loglikelihood"]
+        found["loglikelihood"] = found["loglikelihood_rolling"] = found["logits"] = found["generate"]
         able = [name for name, yes in found.items() if yes]
         return (*able, "embed", "hidden_states")
 
@@ -419,15 +417,15 @@ class Run:
         if isinstance(self.model, PretrainedModel):
             heads = ", ".join(self.model.heads) or "none"
         wants = {
-            "generate": "a head that says how likely each token is, as one by gpt:tiny has (classifiers, ELMo and word "
-            "vectors have none; what vectors know says plume evaluate --task)",
+            "generate": "a head that says how likely each token is, as gpt:tiny has (ELMo and vectors have none)",
             "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
             "classify": "a model that was adapted to labels: plume adapt makes one of this run",
             "tag": "a model that was adapted to tags: plume adapt --task tagging makes one",
             "nearest": "a table of words, such as one by word2vec:tiny",
         }
         wanted = wants.get(method, wants["generate"])
-        raise UserError(f"{self.name} cannot {method} (its heads: {heads}); that takes {wanted}")
+        does = "score text" if method.startswith("log") else method
+        raise UserError(f"{self.name} cannot {does} (its heads: {heads}); that takes {wanted}")
 
     def _framed(self, text: Text) -> Slots[Array]:
         """A text as the family reads it, cut to what fits."""
