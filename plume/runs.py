@@ -424,8 +424,7 @@ class Run:
             "nearest": "a table of words, such as one by word2vec:tiny",
         }
         wanted = wants.get(method, wants["generate"])
-        does = "score text" if method.startswith("log") else method
-        raise UserError(f"{self.name} cannot {does} (its heads: {heads}); that takes {wanted}")
+        raise UserError(f"{self.name} cannot {method} (its heads: {heads}); that takes {wanted}")
 
     def _framed(self, text: Text) -> Slots[Array]:
         """A text as the family reads it, cut to what fits."""
