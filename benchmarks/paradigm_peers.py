@@ -1,11 +1,13 @@
 """Steps of ELECTRA, T5, BART and XLNet beside a plain loop over ``transformers``' classes.
 
-    python benchmarks/paradigm_peers.py [electra t5 bart xlnet] [--layers 4 --width 256] [--batch 16] [--rounds 50]
+    python benchmarks/paradigm_peers.py [electra t5 bart xlnet] [--layers 4 --width 256] [--batch 16] [--rounds 30]
                                         [--precision auto|bf16|fp32]
 
 The same examples on both sides, drawn by Plume's objectives from the text that comes with it: packed rows here, rows
-padded by a collator there. Same shape and dropout, fused AdamW, no gradient clipping; bf16 autocast where the
-processor multiplies bf16, else fp32 on both sides. The sides take turns in one process; medians of the rounds.
+padded by a collator there. Same shape, dropout and allocator, fused AdamW, no gradient clipping; bf16 autocast where
+the processor multiplies bf16, else fp32 on both sides. The sides take turns in one process, and turns in going first.
+Medians of the rounds; the ratio is by wall time, with CPU time behind it. Both sides' tokens are the same: those of the
+text, no padding and no query slots. "Memory" is what a step needs at its peak beyond weights, optimizer and batch.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.objectives import stepper, stored, widened
+from benchmarks.objectives import Texts, peak_of, stepper, text_tokens, timed, widened
 from benchmarks.training_step import precision
 from plume import config
 from plume.models.allocator import hold_freed_memory
@@ -37,7 +38,14 @@ from plume.slots import IGNORE, NEVER, Example, Slots, collate
 from plume.text.windows import Reading
 
 Padded = dict[str, Tensor]
-Loss = Callable[[Padded], Tensor]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model of theirs, and its loss as their documentation computes it."""
+
+    model: torch.nn.Module
+    loss: Callable[[Padded], Tensor]
 
 
 def pad(rows: Sequence[np.ndarray], fill: int) -> Tensor:
@@ -59,37 +67,29 @@ def padded_pair(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
     }
 
 
-def t5(shape: TransformerConfig, size: int) -> Loss:
+def t5(shape: TransformerConfig, size: int) -> Peer:
     from transformers import T5Config, T5ForConditionalGeneration
 
     model = T5ForConditionalGeneration(T5Config(
         vocab_size=size, d_model=shape.d_model, d_kv=shape.head_width, d_ff=shape.d_ff, num_layers=shape.num_layers,
         num_decoder_layers=shape.num_decoder_layers, num_heads=shape.num_heads, dropout_rate=shape.dropout,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False, use_cache=False)).train()  # fmt: skip
-    return _plain(model)
+    return Peer(model, lambda given: model(**given).loss)
 
 
-def bart(shape: TransformerConfig, size: int) -> Loss:
+def bart(shape: TransformerConfig, size: int) -> Peer:
     from transformers import BartConfig, BartForConditionalGeneration
 
     model = BartForConditionalGeneration(BartConfig(
         vocab_size=size, d_model=shape.d_model, encoder_layers=shape.num_layers, decoder_layers=shape.num_layers,
         encoder_attention_heads=shape.num_heads, decoder_attention_heads=shape.num_heads,
         encoder_ffn_dim=shape.d_ff, decoder_ffn_dim=shape.d_ff, dropout=shape.dropout,
-        attention_dropout=shape.attention_dropout, max_position_embeddings=512, use_cache=False)).train()  # fmt: skip
-    return _plain(model)
+        attention_dropout=shape.attention_dropout, activation_dropout=shape.activation_dropout,
+        max_position_embeddings=512, use_cache=False)).train()  # fmt: skip
+    return Peer(model, lambda given: model(**given).loss)
 
 
-def _plain(model: Any) -> Loss:
-    def loss(given: Padded) -> Tensor:
-        answer: Tensor = model(**given).loss
-        return answer
-
-    loss.model = model  # type: ignore[attr-defined]
-    return loss
-
-
-def electra(shape: TransformerConfig, size: int) -> Loss:
+def electra(shape: TransformerConfig, size: int) -> Peer:
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
     def of(width: int, heads: int) -> ElectraConfig:
@@ -117,8 +117,7 @@ def electra(shape: TransformerConfig, size: int) -> Loss:
                        token_type_ids=given["token_type_ids"], labels=(ids != original).long())  # fmt: skip
         return said.loss + 50.0 * judged.loss
 
-    loss.model = both  # type: ignore[attr-defined]
-    return loss
+    return Peer(both, loss)
 
 
 def padded_electra(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
@@ -130,7 +129,7 @@ def padded_electra(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
     }
 
 
-def xlnet(shape: TransformerConfig, size: int) -> Loss:
+def xlnet(shape: TransformerConfig, size: int) -> Peer:
     from transformers import XLNetConfig, XLNetLMHeadModel
 
     model = XLNetLMHeadModel(XLNetConfig(
@@ -142,8 +141,7 @@ def xlnet(shape: TransformerConfig, size: int) -> Loss:
         logits = model(**{name: t for name, t in given.items() if name != "labels"}).logits
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
 
-    loss.model = model  # type: ignore[attr-defined]
-    return loss
+    return Peer(model, loss)
 
 
 def padded_xlnet(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
@@ -169,7 +167,7 @@ def padded_xlnet(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
     }  # fmt: skip
 
 
-PEERS: dict[str, tuple[Callable[[TransformerConfig, int], Loss], Callable[..., Padded]]] = {
+PEERS: dict[str, tuple[Callable[[TransformerConfig, int], Peer], Callable[..., Padded]]] = {
     "electra": (electra, padded_electra),
     "t5": (t5, padded_pair),
     "bart": (bart, padded_pair),
@@ -177,47 +175,57 @@ PEERS: dict[str, tuple[Callable[[TransformerConfig, int], Loss], Callable[..., P
 }
 
 
-def measure(name: str, text: Path, folder: Path, args: argparse.Namespace) -> str:
+def measure(name: str, texts: Texts, args: argparse.Namespace) -> str:
     recipe = widened(config.resolve(f"{name}:tiny"), args.layers, args.width)
-    store, vocab = stored(recipe, text, folder / name)
+    store, vocab = texts.stored(recipe)
     reading = Reading(recipe.objective.window_length(recipe.windows.length), args.batch)
     plan: Any = recipe.windows.plan(store.split("train"), vocab, reading)
     drawn = (recipe.objective.example(plan[i], vocab, rng(0, "noise", 0, i)) for i in range(len(plan)))
     kept = [example for example in drawn if example is not None]
-    batches = [kept[i : i + args.batch] for i in range(0, len(kept) - args.batch + 1, args.batch)]
+    parts = [kept[i : i + args.batch] for i in range(0, len(kept) - args.batch + 1, args.batch)]
     make, padded = PEERS[name]
     assert isinstance(recipe.model, TransformerConfig)
-    loss = make(recipe.model, vocab.size)
-    peer: Any = loss.model  # type: ignore[attr-defined]
-    optimizer = torch.optim.AdamW(peer.parameters(), 1e-4, fused=True)
     dtype = precision(args.precision)
-    step = stepper(recipe, vocab)
+    step, peer = stepper(recipe, vocab), make(recipe.model, vocab.size)
+    optimizer = torch.optim.AdamW(peer.model.parameters(), 1e-4, fused=True)
 
-    def theirs(given: Padded) -> None:
-        loss(given).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def ours(examples: list[Example[Any]]) -> Callable[[], None]:
+        batch = collate(examples, packed=True)
+        return lambda: step(batch)
 
-    ours, other, tokens, busy = [], [], 0, []
-    for turn in range(args.rounds + 1):
-        examples = batches[turn % len(batches)]
-        batch, given = collate(examples, packed=True), padded(examples, vocab.pad)
-        times = []
-        for run in (lambda: step(batch), lambda: theirs(given)):  # noqa: B023 - called in this very round
-            start, used = time.perf_counter(), time.process_time()
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                run()
-            times.append((time.perf_counter() - start, time.process_time() - used))
-        if turn:  # the first round warms up
-            ours.append(times[0][0])
-            other.append(times[1][0])
-            busy.append(times[1][1] / times[0][1])
-            tokens = batch.num_tokens
-    ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
+    def theirs(examples: list[Example[Any]]) -> Callable[[], None]:
+        given = padded(examples, vocab.pad)
+
+        def run() -> None:
+            peer.loss(given).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    took: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+    peaks, speeds = {}, []
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        for side, prepare in (("ours", ours), ("theirs", theirs)):
+            prepare(parts[0])()  # the optimizer's state
+            peaks[side] = peak_of(prepare(parts[1]))
+        for turn in range(args.rounds):
+            examples = parts[turn % len(parts)]
+            runs = {"ours": ours(examples), "theirs": theirs(examples)}
+            for side in sorted(runs, reverse=bool(turn % 2)):
+                took[side].append(timed(runs[side]))
+            speeds.append(text_tokens(collate(examples)))
+    wall, busy = (
+        statistics.median(b[i] / a[i] for a, b in zip(took["ours"], took["theirs"], strict=True))
+        for i in (0, 1)
+    )
+    mine, other = (
+        statistics.median(tokens / seconds for tokens, (seconds, _) in zip(speeds, took[side], strict=True))
+        for side in ("ours", "theirs")
+    )
     return (
-        f"| {name} L{args.layers} d{args.width}, {str(dtype).removeprefix('torch.')} | "
-        f"{tokens / statistics.median(ours):,.0f} | {tokens / statistics.median(other):,.0f} | x{ratio:.2f} | "
-        f"x{statistics.median(busy):.2f} |"
+        f"| {name} L{args.layers} d{args.width}, {str(dtype).removeprefix('torch.')} | {mine:,.0f} | {other:,.0f} | "
+        f"**x{wall:.2f}** (x{busy:.2f}) | {peaks['ours'] / 2**20:,.0f} MB, {peaks['theirs'] / 2**20:,.0f} MB |"
     )
 
 
@@ -229,19 +237,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     args = parser.parse_args()
     hold_freed_memory()
     torch.manual_seed(0)
-    print("| model | Plume, tokens/s | transformers, tokens/s | ratio | by CPU time |\n|---|---|---|---|---|")
+    print(
+        "| model | Plume, tokens/s | transformers, tokens/s | ratio (by CPU time) | memory, Plume and transformers |"
+    )
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "text.txt"
-        text.write_text(
-            (files("plume.studies") / "texts" / "shakespeare.txt").read_text("utf-8")[:600_000], "utf-8"
-        )
+        texts = Texts.of(Path(folder))
         for name in args.names:
-            print(measure(name, text, Path(folder), args), flush=True)
+            print(measure(name, texts, args), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The table of paradigms: recipe, lines of code, parity as measured, speed, and the picture that `plume show` draws.
 
-    python -m pytest tests/parity --junitxml=parity.xml
+    python -m pytest tests/parity tests/models/test_bands.py tests/models/test_convolution.py --junitxml=parity.xml
     python benchmarks/objectives.py > speed.md
     python benchmarks/paradigms.py --parity parity.xml --speed speed.md
 
 It writes docs/paradigms.md and docs/show/*.html. Nothing in the table is typed in: lines are counted in the files,
 parity errors are what the tests recorded (the largest of each kind), speeds are rows of the other program. What was
-not measured is a dash.
+not measured is a dash. tests/test_docs.py counts the lines again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import inspect
 import re
 import sys
 import xml.etree.ElementTree as ET
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,54 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from plume import config
 from plume.commands.show import show
+from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.training import stages
 from plume.training.settings import Pretraining
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("hidden", "logits", "loss", "gradients")
-# Families whose recipes, tables or parity tests have another name than themselves.
-TABLES = {"gpt": "gpt2", "transformer": "marian"}
-TESTS = {"gpt": ("gpt", "gpt1", "gpt2", "gpt3"), "transformer": ("transformer", "marian"),
-         "lstm": ("lstm", "recurrent"), "gru": ("gru", "recurrent"), "unilm": ("unilm", "prefix")}  # fmt: skip
+TABLES = {"gpt": "gpt2", "transformer": "marian"}  # families whose name table has another name
+
+
+@dataclass(frozen=True)
+class Paradigm:
+    """A row: what people call it, its recipe, and the tests that compare it with a reference.
+
+    ``tests``: a file of tests (test_NAME.py), and a pattern that the names of those which count must contain.
+    """
+
+    title: str
+    recipe: str
+    tests: tuple[tuple[str, str], ...]
+
+    @property
+    def family(self) -> str:
+        return self.recipe.partition(":")[0]
+
+
+PARADIGMS = (
+    Paradigm("n-gram", "ngram:kneser_ney", (("kenlm", ""), ("nltk", ""))),
+    Paradigm("Word2Vec", "word2vec:tiny", (("word2vec", ""),)),
+    Paradigm("LSTM language model", "lstm:tiny", (("lstm", ""),)),
+    Paradigm("GRU language model", "gru:tiny", (("gru", ""),)),
+    Paradigm("convolutional language model", "cnn:tiny", (("convolution", "torchs"),)),
+    Paradigm("ELMo", "elmo:tiny", (("elmo", ""),)),
+    Paradigm("Transformer of 2017", "transformer:tiny", (("bart", "2017"),)),
+    Paradigm("GPT-1", "gpt:gpt1", (("gpt1", ""),)),
+    Paradigm("GPT-2", "gpt:tiny", (("gpt2", ""),)),
+    Paradigm("GPT-3: bands", "gpt:gpt3_125m", (("bands", "alternating"),)),
+    Paradigm("BERT", "bert:tiny", (("bert", ""),)),
+    Paradigm("RoBERTa", "roberta:tiny", (("roberta", ""),)),
+    Paradigm("ERNIE", "ernie:tiny", (("ernie", ""),)),
+    Paradigm("ELECTRA", "electra:tiny", (("electra", ""),)),
+    Paradigm("XLNet", "xlnet:tiny", (("xlnet", ""),)),
+    Paradigm("UniLM", "unilm:tiny", (("unilm", ""),)),
+    Paradigm("prefix LM", "unilm:prefix", (("unilm", "seq2seq"),)),
+    Paradigm("T5", "t5:tiny", (("t5", "states"),)),
+    Paradigm("BART", "bart:tiny", (("bart", "states|classifier"),)),
+    Paradigm("joint encoder-decoder", "joint:tiny", (("t5", "joint"),)),
+)
 
 
 def code_lines(path: Path) -> int:
@@ -63,34 +101,42 @@ def parts(objective: Objective[Any]) -> Iterator[type]:
                 yield from parts(one)
 
 
-def files(family: str, recipe: Any) -> dict[str, list[Path]]:
-    """What a paradigm is written in: its objectives, its recipe, its name table."""
+def files(name: str) -> dict[str, list[Path]]:
+    """What a paradigm is written in: objectives, recipe, a network that is no Transformer, name table."""
+    family, recipe = name.partition(":")[0], config.resolve(name)
     classes: list[type] = []
+    networks: list[Path] = []
     if isinstance(recipe, Pretraining):
         classes = [c for objective in stages.objectives(recipe) for c in parts(objective)]
+        if not isinstance(recipe.model, TransformerConfig):
+            networks = [Path(inspect.getfile(type(recipe.model)))]
     table = ROOT / "plume" / "models" / "interop" / f"{TABLES.get(family, family)}.py"
     return {
         "objective": list(dict.fromkeys(Path(inspect.getfile(c)) for c in classes)),
+        "network": networks,
         "recipe": [ROOT / "plume" / "recipes" / f"{family}.py"],
         "names": [table] if table.is_file() else [],
     }
 
 
-def parity(path: Path | None) -> dict[str, dict[str, dict[str, float]]]:
-    """family -> precision -> kind -> the largest error that its tests recorded."""
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    if path is None:
-        return found
-    for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314 # our own tests wrote it
+def lines(name: str) -> dict[str, int]:
+    """Lines of code of each part of a recipe's paradigm, parts without any left out."""
+    counted = {what: sum(map(code_lines, paths)) for what, paths in files(name).items()}
+    return {what: count for what, count in counted.items() if count}
+
+
+def parity(paths: Sequence[Path]) -> list[tuple[str, str, str, str, float]]:
+    """Every error that the tests recorded: test file, test, precision, kind, size."""
+    found = []
+    for case in (case for path in paths for case in ET.parse(path).getroot().iter("testcase")):  # noqa: S314 # our own
         module = re.search(r"test_(\w+)$", case.get("classname", "").replace(".Test", ""))
+        told = [(str(p.get("name")), str(p.get("value"))) for p in case.iter("property")]
         if module is None:
             continue
-        double = re.search(r"1e-0?9|float64|fp64|double", case.get("name", ""))
-        errors = found[module[1]]["fp64" if double else "fp32"]
-        for told in case.iter("property"):
-            if told.get("name") in KINDS:
-                name, value = str(told.get("name")), float(told.get("value", "nan"))
-                errors[name] = max(errors.get(name, 0.0), value)
+        name = case.get("name", "")
+        double = re.search(r"1e-(0?9|10)|float64|fp64|double", name) or ("precision", "fp64") in told
+        precision = "fp64" if double else "fp32"
+        found += [(module[1], name, precision, kind, float(value)) for kind, value in told if kind in KINDS]
     return found
 
 
@@ -104,45 +150,56 @@ def speeds(path: Path | None) -> dict[str, tuple[str, str]]:
     return rows
 
 
-def errors_of(family: str, found: dict[str, dict[str, dict[str, float]]], precision: str) -> str:
-    values = [found[test][precision] for test in TESTS.get(family, (family,)) if test in found]
-    merged = {k: max(v[k] for v in values if k in v) for k in KINDS if any(k in v for v in values)}
-    return ", ".join(f"{kind} {merged[kind]:.0e}" for kind in merged) or "–"
+def errors_of(paradigm: Paradigm, found: Sequence[tuple[str, str, str, str, float]], precision: str) -> str:
+    """The largest error of each kind."""
+    mine = [
+        (kind, error)
+        for module, name, at, kind, error in found
+        if at == precision and any(module == file and re.search(what, name) for file, what in paradigm.tests)
+    ]
+    largest = {kind: max(error for k, error in mine if k == kind) for kind in KINDS if kind in dict(mine)}
+    return ", ".join(f"{kind} {error:.0e}" for kind, error in largest.items()) or "–"
 
 
 def row(
-    family: str, parsed: dict[str, Any], timed: dict[str, tuple[str, str]], pictures: Path, slots: int
+    paradigm: Paradigm,
+    errors: Sequence[tuple[str, str, str, str, float]],
+    timed: dict[str, tuple[str, str]],
+    pictures: Path,
+    slots: int,
 ) -> str:
-    names = config.recipes()[family]
-    name = f"{family}:{'tiny' if 'tiny' in names else names[0]}"
-    recipe = config.resolve(name)
-    counted = {what: sum(map(code_lines, paths)) for what, paths in files(family, recipe).items()}
-    lines = ", ".join(f"{what} {count}" for what, count in counted.items() if count)
+    name, family = paradigm.recipe, paradigm.family
     picture = "–"
-    if isinstance(recipe, Pretraining):
+    if isinstance(config.resolve(name), Pretraining):
         pictures.mkdir(parents=True, exist_ok=True)
-        (pictures / f"{family}.html").write_text(show(name, slots=slots).html(), encoding="utf-8")
-        picture = f"[look]({pictures.name}/{family}.html)"
+        file = f"{name.replace(':', '-')}.html"
+        (pictures / file).write_text(show(name, slots=slots).html(), encoding="utf-8")
+        picture = f"[look]({pictures.name}/{file})"
+    rows = {p.recipe for p in PARADIGMS}
+    others = ", ".join(f"`{n}`" for n in config.recipes()[family] if f"{family}:{n}" not in rows)
+    counted = ", ".join(f"{what} {count}" for what, count in lines(name).items())
     speed, over = timed.get(name, ("–", "–"))
-    others = ", ".join(f"`{n}`" for n in names if f"{family}:{n}" != name)
-    double, single = (errors_of(family, parsed, precision) for precision in ("fp64", "fp32"))
-    return f"| `{name}` | {others} | {lines} | {double} | {single} | {speed} | {over} | {picture} |"
+    double, single = (errors_of(paradigm, errors, precision) for precision in ("fp64", "fp32"))
+    cells = (paradigm.title, f"`{name}`", others, counted, double, single, speed, over, picture)
+    return f"| {' | '.join(cells)} |"
 
 
 HEADER = """# Every paradigm
 
-One objective and one recipe each, over the same trainer. The table is written by `python benchmarks/paradigms.py`;
-no figure in it is typed in.
+One objective and one recipe each, over the same trainer. The table is written by `python benchmarks/paradigms.py`
+(its first lines name the commands that it reads from); no figure in it is typed in.
 
 - **lines**: code without blank lines, comments and docstrings; objectives share a file where they share the noise.
-- **parity**: the largest difference from the reference (mostly `transformers`) that the tests of `tests/parity`
-  measured, on tiny random models.
-- **speed**: training tokens/s of the small recipe, and what that is of a causal model's over the same backbone in the
-  same run, on the machine that made the table.
+  A network is counted where it is not the Transformer that the others have in common.
+- **parity**: the largest difference from the reference that the tests measured, on tiny random models: `transformers`,
+  AllenNLP's fixture for ELMo, `torch.nn` for the recurrent and the convolutional ones, gensim for Word2Vec, the dense
+  mask for GPT-3's bands, T5's own parts for the joint model.
+- **tokens/s**: training steps of the small recipe, published sizes in its shape, and what that is of a causal model's
+  over the same backbone in the same run (by CPU time in brackets), on the machine that made the table.
 - **picture**: what `plume show` draws of it.
 
-| recipe | also | lines | parity, fp64 | parity, fp32 | tokens/s | over causal | picture |
-|---|---|---|---|---|---|---|---|
+| paradigm | recipe | also | lines | parity, fp64 | parity, fp32 | tokens/s | over causal | picture |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -150,13 +207,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parity", type=Path, help="junit xml of pytest tests/parity")
+    parser.add_argument("--parity", type=Path, nargs="*", default=(), help="junit xml of the tests")
     parser.add_argument("--speed", type=Path, help="what benchmarks/objectives.py printed")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "paradigms.md")
     parser.add_argument("--slots", type=int, default=14)
     args = parser.parse_args()
-    parsed, timed = parity(args.parity), speeds(args.speed)
-    rows = [row(family, parsed, timed, args.out.parent / "show", args.slots) for family in config.recipes()]
+    errors, timed = parity(args.parity), speeds(args.speed)
+    rows = [row(paradigm, errors, timed, args.out.parent / "show", args.slots) for paradigm in PARADIGMS]
     args.out.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(rows)} paradigms")
 

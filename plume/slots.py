@@ -32,12 +32,14 @@ class Layout:
     """What a kernel may rely on, derived from the ranks by ``collate``; it never changes what is seen.
 
     ``documents`` is [N, 3]: row, first slot, length of each document, padding left out. ``pattern`` holds
-    inside every one of them. ``single``: each row is one document that fills it.
+    inside every one of them. ``single``: each row is one document that fills it. ``seen`` [N]: how many slots of each
+    document are ever seen (XLNet's queries are not); ``None``: all.
     """
 
     pattern: Pattern
     documents: Array
     single: bool
+    seen: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +127,9 @@ def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str
         **fields,
     }
     slots = Slots(input_ids=ids, visible_at=visible_at, sees_until=sees_until, **arrays)
-    for name in _INTS:
-        if (shape := getattr(slots, name).shape) != ids.shape:
-            raise ValueError(f"{name} has shape {shape}, but there are {len(ids)} slots")
+    for name, values in (("visible_at", visible_at), ("sees_until", sees_until), *fields.items()):
+        if name in _INTS and values.shape != ids.shape:
+            raise ValueError(f"{name} has shape {values.shape}, but there are {len(ids)} slots")
     for name, values in (*slots.labels.items(), *slots.given.items()):
         if len(values) != len(ids):
             raise ValueError(f"{name!r} has {len(values)} values for {len(ids)} slots")
@@ -354,4 +356,9 @@ def layout(visible_at: Array, sees_until: Array, document_ids: Array) -> Layout:
             pattern = "causal"
     documents = np.stack([row, start, end - start], axis=1)
     single = len(row) == len(document_ids) and bool(real.all())
-    return Layout(pattern, documents, single)
+    unseen = real & (visible_at == NEVER)
+    if not unseen.any():
+        return Layout(pattern, documents, single)
+    before = np.append(0, np.cumsum(unseen))
+    first = row * document_ids.shape[1] + start
+    return Layout(pattern, documents, single, end - start - (before[first + end - start] - before[first]))

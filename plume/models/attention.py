@@ -2,12 +2,12 @@
 
 Which kernel serves is chosen once a stack, from shape, ``Slots.layout`` and device:
 
-- CPU, self-attention: tiles (``plume.models.tiles``), which also split packed rows by document, or SDPA for long
-  bidirectional rows;
+- CPU: tiles (``plume.models.tiles``), which also split packed rows by document, or SDPA for long rows where
+  everything is seen; a decoding step of one query takes plain matmul and softmax;
 - CUDA, whole rows, bidirectional or causal: SDPA without a mask; other ranks: FlexAttention with block masks,
   or SDPA with a mask where weights are dropped, which FlexAttention cannot do;
-- everything else (cross-attention, memory, biases on the scores): plain matmul and softmax, or SDPA with a
-  mask for long keys.
+- where torch compiles, and for biases on the scores on CUDA: plain matmul and softmax, or SDPA with a mask for
+  long keys.
 
 R rows, H heads, Q slots that see, K slots that are seen, d = d_head.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from plume.models.dropout import dropout
-from plume.models.tiles import HIDDEN, Tiling, attend_tiles, cut
+from plume.models.tiles import HIDDEN, Tiling, attend_own_tiles, attend_tiles, cut
 from plume.slots import NEVER, Slots
 
 Kernel = Literal["tiles", "plain", "sdpa", "flex"]
@@ -85,9 +85,9 @@ def look(
     causal = whole and layout is not None and layout.pattern == "causal"
     device = queries.input_ids.device
     if kernel is None:
-        kernel = _choose(device.type, len(keys), merged, related, whole, causal, rate)
+        kernel = _choose(device.type, len(queries), len(keys), merged, related, whole, causal, rate)
     if kernel == "tiles":
-        return Sight(kernel, tiling=cut(queries, num_heads, band))
+        return Sight(kernel, tiling=cut(queries, num_heads, band, keys=keys, cross=cross))
     if whole:
         return Sight(kernel, causal=causal)
     if kernel == "flex":
@@ -99,29 +99,37 @@ def look(
 
 
 def _choose(
-    device: str, length: int, merged: bool, related: bool, whole: bool, causal: bool, rate: float
+    device: str,
+    count: int,
+    length: int,
+    merged: bool,
+    related: bool,
+    whole: bool,
+    causal: bool,
+    rate: float,
 ) -> Kernel:
     if device == "cpu":
         flash = length > LONG and not rate
-        if (
-            merged and not torch.compiler.is_compiling()
-        ):  # flash attention wins only where everything is seen and no tile can leave anything out
-            return "sdpa" if flash and whole and not causal else "tiles"
-        return "sdpa" if flash else "plain"
+        if torch.compiler.is_compiling() or (count == 1 and not merged):
+            return "sdpa" if flash else "plain"
+        # Flash attention wins only where everything is seen and no tile can leave anything out.
+        return "sdpa" if flash and whole and not causal and not related else "tiles"
     if not whole and not related and not rate and length >= 128:
         return "flex"
     return "sdpa"
 
 
-def attend_merged(qkv: Tensor, sight: Sight, *, scale: float, rate: float = 0.0) -> Tensor:
+def attend_merged(
+    qkv: Tensor, sight: Sight, *, scale: float, bias: Tensor | None = None, rate: float = 0.0
+) -> Tensor:
     """Self-attention on what one matmul made, [R, L, 3, H, d] -> [R, L, H, d].
 
-    ``rate``: dropout on the weights; 0 when not training.
+    ``bias``: as ``attend``'s. ``rate``: dropout on the weights; 0 when not training.
     """
     if sight.tiling is not None:
-        return attend_tiles(qkv, sight.tiling, scale=scale, rate=rate)
+        return attend_own_tiles(qkv, sight.tiling, scale=scale, rate=rate, bias=bias)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    return attend(q, k, v, sight, scale=scale, rate=rate).transpose(1, 2)
+    return attend(q, k, v, sight, scale=scale, bias=bias, rate=rate).transpose(1, 2)
 
 
 def attend(
@@ -136,8 +144,10 @@ def attend(
 ) -> Tensor:
     """[R, H, Q, d], [R, H, K, d] twice -> [R, H, Q, d]; a slot that sees nothing gets 0, forward and backward.
 
-    bias: [R or 1, H or 1, Q, K], added to the scores; it takes the plain path.
+    bias: [R or 1, H, Q, K], added to the scores; it takes tiles or the plain path.
     """
+    if sight.tiling is not None:
+        return attend_tiles(q, k, v, sight.tiling, scale=scale, rate=rate, bias=bias)
     if sight.blocks is not None:
         flex: Any = flex_attention if q.device.type == "cpu" else _compiled_flex()
         mixed: Tensor = flex(q, k, v, block_mask=sight.blocks, scale=scale)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.tiles import consecutive
 from plume.slots import Slots
 
 Kind = Literal["learned", "sinusoidal", "sinusoidal_concat", "buckets", "relative"]
@@ -92,13 +93,16 @@ class Buckets(Positions):
         self.causal = causal
 
     def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate:
-        distances = keys.position_ids[:, None, :] - queries.position_ids[:, :, None]
-        if len(distances) > 1 and bool((distances == distances[:1]).all()):
-            distances = distances[:1]  # every row is numbered alike: one bias serves them all
+        places = keys.position_ids, queries.position_ids
+        if keys is queries and consecutive(keys):
+            # Slots of one document lie as far apart as their positions: one bias serves all rows, packed ones too.
+            here = torch.arange(len(keys), device=places[0].device)[None]
+            places = here, here
+        distances = places[0][:, None, :] - places[1][:, :, None]
         numbers = buckets(
             distances, causal=self.causal, num_buckets=len(self.weight), max_distance=self.max_distance
         )
-        bias = F.embedding(numbers, self.weight).permute(0, 3, 1, 2)
+        bias = F.embedding(numbers, self.weight).permute(0, 3, 1, 2).contiguous()
 
         def relate(q: Tensor, k: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
             return q, k, bias

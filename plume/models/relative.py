@@ -12,15 +12,17 @@ R rows, H heads, Q queries, K keys, N distances, D = d_model, d = d_head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from plume.models.dropout import dropout
 from plume.models.embedding import Linear
 from plume.models.positions import Positions, Relate, waves
-from plume.slots import Slots
+from plume.slots import NEVER, Slots
 
 
 class Relation(nn.Module):
@@ -53,21 +55,98 @@ class Relative(Positions):
     def prepare(self, queries: Slots[Tensor], keys: Slots[Tensor]) -> Relate:
         distances = queries.position_ids[:, :, None] - keys.position_ids[:, None, :]
         nearest, furthest = int(distances.min()), int(distances.max())
-        index = (distances - nearest)[:, None]
-        other = (queries.token_type_ids[:, :, None] != keys.token_type_ids[:, None, :])[:, None]
         relations = cast(Sequence[Relation], self.layers)
         weight = relations[0].content_bias
         places = torch.arange(nearest, furthest + 1, device=weight.device)
-        table = dropout(waves(places, self.d_model).to(weight.dtype), self.rate, self.training)
+        table = dropout(waves(places, self.d_model).to(weight.dtype), self.rate, self.training).flip(0)
+        other = queries.token_type_ids[:, :, None] != keys.token_type_ids[:, None, :]
+        layout = _lay(furthest - distances, keys, other.to(weight.dtype))
 
         def relate(q: Tensor, k: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
             own = relations[layer]
             rows, heads, count, d = q.shape
             far = own.distance(table).view(-1, heads, d).permute(1, 2, 0)  # [H, d, N]
-            bias = (q + own.distance_bias[:, None]) @ far
-            bias = bias.gather(-1, index.expand(rows, heads, count, k.shape[2]))
-            segment = (q + own.segment_bias[:, None]) @ own.segments.permute(1, 2, 0)  # [R, H, Q, 2]
-            bias = bias + torch.where(other, segment[..., 1:], segment[..., :1])
-            return q + own.content_bias[:, None], k, bias * d**-0.5
+            near = own.segments.permute(1, 2, 0)  # [H, d, 2]
+            # All that is asked of a distance or a segment in one matmul: what a query is has no part in the constant.
+            const = torch.cat([own.distance_bias[:, None] @ far, own.segment_bias[:, None] @ near], 2)
+            asked = torch.baddbmm(
+                const * d**-0.5,
+                q.transpose(0, 1).reshape(heads, rows * count, d),
+                torch.cat([far, near], 2) * d**-0.5,
+            )
+            told = cast(Tensor, _Shift.apply(asked.view(heads, rows, count, -1), layout))  # type: ignore[no-untyped-call]
+            return q + own.content_bias[:, None], k, told.transpose(0, 1)
 
         return relate
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which of N distances lies between a query and a key, [R, Q, K] in all.
+
+    Of the first ``lead`` queries and the first ``known`` keys the positions grow by one from slot to slot, in every
+    row: there query i is number ``first`` - i + j to key j. For the other queries ``index`` [R, Q - lead, known] says
+    it. Keys from ``known`` on are seen by nobody. other: float [R, Q, known], 1 where the segments differ.
+    """
+
+    keys: int
+    lead: int
+    known: int
+    first: int
+    index: Tensor
+    other: Tensor
+
+
+def _lay(index: Tensor, keys: Slots[Tensor], other: Tensor) -> _Layout:
+    used = ((keys.visible_at != NEVER) & (keys.document_ids >= 0)).any(0).nonzero()
+    known = int(used[-1]) + 1 if len(used) else index.shape[2]
+    index, first = index[:, :, :known], int(index[0, 0, 0])
+    here = torch.arange(known, device=index.device) + first
+    shifted = (index == here - torch.arange(index.shape[1], device=index.device)[:, None]).all(2).all(0)
+    lead = int(shifted.int().cumprod(0).sum())
+    return _Layout(len(keys), lead, known, first, index[:, lead:], other[:, :, :known])
+
+
+class _Shift(torch.autograd.Function):
+    """What is said of N distances and of two segments, [H, R, Q, N + 2] -> of the keys, [H, R, Q, K].
+
+    Row i of what lies at ``first`` - i + j is read where it is, one place further to the left than the row before:
+    Transformer-XL's shift, without a copy and without an index.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, asked: Tensor, layout: _Layout) -> Tensor:
+        lead, known = layout.lead, layout.known
+        heads, rows, count, _ = asked.shape
+        whole = asked.new_empty(heads, rows, count, layout.keys)
+        whole[..., known:] = 0
+        told = whole[..., :known]
+        told[:, :, :lead] = _shifted(asked, layout)
+        if lead < count:
+            rest = layout.index.expand(heads, -1, -1, -1)
+            told[:, :, lead:] = asked[:, :, lead:].gather(3, rest)
+        same = asked[..., -2:-1]
+        ctx.layout, ctx.width = layout, asked.shape[3]
+        told.addcmul_(asked[..., -1:] - same, layout.other).add_(same)
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        layout: _Layout = ctx.layout
+        lead, grad = layout.lead, grad[..., : layout.known]
+        below = grad.new_zeros(*grad.shape[:3], ctx.width)
+        _shifted(below, layout).copy_(grad[:, :, :lead])
+        if lead < grad.shape[2]:
+            # Where documents are packed, two keys may lie equally far from a query that sees one of them.
+            below[:, :, lead:].scatter_add_(3, layout.index.expand(len(grad), -1, -1, -1), grad[:, :, lead:])
+        apart = (grad * layout.other).sum(-1)
+        below[..., -1] = apart
+        below[..., -2] = grad.sum(-1) - apart
+        return below, None
+
+
+def _shifted(t: Tensor, layout: _Layout) -> Tensor:
+    heads, rows, count, width = t.shape
+    size = (heads, rows, layout.lead, layout.known)
+    return t.as_strided(size, (rows * count * width, count * width, width - 1, 1), layout.first)

@@ -269,8 +269,8 @@ class Transformer(nn.Module):
 class View:
     """What the layers of one pass through a stack share.
 
-    sights: who sees whom, by a layer's band. merged: keys are the queries' own slots, and nothing relates their
-    positions. across: who sees whom in the first stack.
+    sights: who sees whom, by a layer's band. merged: keys are the queries' own slots. across: who sees whom in the
+    first stack.
     """
 
     sights: Mapping[int | None, Sight]
@@ -358,7 +358,7 @@ class Stack(nn.Module):
         rate = self.config.attention_dropout if self.training else 0.0
         choose = partial(look, num_heads=self.config.num_heads, rate=rate)
         relate = positions.prepare(slots, keys)
-        merged = keys is slots and relate is None
+        merged = keys is slots
         bands = dict.fromkeys(self.config.bands or (None,))
         sights = {b: choose(slots, keys, merged=merged, related=relate is not None, band=b) for b in bands}
         return View(
@@ -442,26 +442,25 @@ class Layer(nn.Module):
     def _attend(self, x: Tensor, view: View, memorise: Callable[[Tensor], Tensor] | None) -> Tensor:
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(*qkv.shape[:2], 3, self.config.num_heads, -1)
-        rate = self.config.attention_dropout if self.training else 0.0
-        kv, sight = qkv[:, :, 1:].permute(0, 3, 2, 1, 4), view.sights[self.band]
-        if memorise is not None:
-            kv = memorise(kv)
-        if view.merged:
-            return attend_merged(qkv, sight, scale=self.scale, rate=rate).flatten(2)
-        q, k, v, bias = qkv[:, :, 0].transpose(1, 2), kv[:, :, 0], kv[:, :, 1], None
+        rate, sight, bias = self.config.attention_dropout * self.training, view.sights[self.band], None
+        if memorise is None:
+            own, k, v = qkv.transpose(1, 3).unbind(2)
+        else:
+            first, kv = qkv.transpose(1, 3).split((1, 2), 2)
+            own, (k, v) = first.squeeze(2), memorise(kv).unbind(2)
+        q = own
         if view.relate is not None:
-            q, k, bias = view.relate(q, k, self.index)
+            q, k, bias = view.relate(own, k, self.index)
+        if view.merged and q is own:  # nothing but a bias relates them
+            return attend_merged(qkv, sight, scale=self.scale, bias=bias, rate=rate).flatten(2)
         return attend(q, k, v, sight, scale=self.scale, bias=bias, rate=rate).transpose(1, 2).flatten(2)
 
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
         q: Tensor = self.cross_q(x)
         q = q.view(*q.shape[:2], self.config.num_heads, -1).transpose(1, 2)
-        rate = self.config.attention_dropout if self.training else 0.0
-        return (
-            attend(q, answers[:, :, 0], answers[:, :, 1], across, scale=self.scale, rate=rate)
-            .transpose(1, 2)
-            .flatten(2)
-        )
+        k, v = answers.unbind(2)
+        rate = self.config.attention_dropout * self.training
+        return attend(q, k, v, across, scale=self.scale, rate=rate).transpose(1, 2).flatten(2)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         if self.gate is None:

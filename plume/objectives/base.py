@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -66,8 +66,11 @@ class Objective(ABC, Generic[Source]):
 
     def losses(self, model: PretrainedModel, batch: Batch) -> Losses:
         """Every head's loss on the slots that have its label; a head that was asked nothing answers 0."""
-        hidden = model.backbone(batch.inputs, batch.decoder_inputs, memory=batch.memory)
-        return Losses({name: head.loss(ask(batch, name, hidden[head.reads])) for name, head in model.heads.items()},
+        heads: Mapping[str, Head] = model.heads
+        hidden = model.backbone(
+            batch.inputs, batch.decoder_inputs, memory=batch.memory, wanted=wanted(batch, heads)
+        )
+        return Losses({name: head.loss(ask(batch, name, hidden[head.reads])) for name, head in heads.items()},
                       self.remember(batch, hidden))  # fmt: skip
 
     def remember(self, batch: Batch, hidden: Hidden) -> Memory | None:
@@ -176,6 +179,20 @@ class InPlace(Objective[Source]):
         """Read windows ``ids[ends[w]:ends[w + 1]]`` and update the model's parameters, on the CPU, with learning rate
         ``rate``. One thread for each of ``seeds``; with one, equal arguments give equal bits.
         """
+
+
+def wanted(batch: Batch, heads: Mapping[str, Head]) -> Tensor | None:
+    """The slots whose last states some head reads, flat indices without repeats: the others need no last layer.
+
+    ``None``: all of them, or a head reads every layer.
+    """
+    last = [name for name, head in heads.items() if head.reads == "last"]
+    if not last or any(head.reads == "layers" for head in heads.values()):
+        return None
+    asked = [batch.asked[name] for name in last if name in batch.asked]
+    if len(asked) < 2:
+        return asked[0] if asked else None
+    return cast(Tensor, torch.cat(asked).unique())
 
 
 def ask(batch: Batch, name: str, hidden: Tensor) -> Asked:

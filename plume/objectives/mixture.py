@@ -6,9 +6,11 @@ PPO with a share of pretraining: the members may have heads of their own.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,14 +63,26 @@ class Mixture(Objective[Any]):
         return max(member.window_length(length) for member in self.members)
 
     def example(self, source: Any, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
-        edges = np.cumsum(self.shares)
-        chosen = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+        edges = self._edges
+        chosen = bisect_right(edges, rng.random() * edges[-1])
         member = self.members[chosen]
         if isinstance(source, Window):
-            enough = member.window_length(_length(self, len(source)))
+            tokens = len(source)
+            if tokens not in self._lengths:
+                self._lengths[tokens] = _length(self, tokens)
+            enough = member.window_length(self._lengths[tokens])
             source = source if enough >= len(source) else source.stretch(0, enough)
         example = member.example(source, vocab, rng)
         return None if example is None else _mark(example, chosen)
+
+    @cached_property
+    def _edges(self) -> list[float]:
+        return list(accumulate(self.shares))
+
+    @cached_property
+    def _lengths(self) -> dict[int, int]:
+        """``_length`` of the windows that were met: to hash all members for each example would cost more."""
+        return {}
 
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:
         united: dict[str, Head] = {}
@@ -102,7 +116,6 @@ class Mixture(Objective[Any]):
         return self.members[self.asks].ask_next(ids, vocab)
 
 
-@lru_cache(maxsize=1024)
 def _length(mixture: Mixture, tokens: int) -> int:
     """The slots that a window of so many tokens was read for: the most for which it suffices."""
     low, high = 1, max(1, tokens)
@@ -118,7 +131,7 @@ def _length(mixture: Mixture, tokens: int) -> int:
 def _mark(example: Example[Array], number: int) -> Example[Array]:
     inputs = example.inputs
     given = {**inputs.given, MEMBER: np.full(len(inputs), float(number), np.float32)}
-    return replace(example, inputs=replace(inputs, given=given))
+    return Example(replace(inputs, given=given), example.decoder_inputs)
 
 
 def _shape(head: Head) -> tuple[type, str, dict[str, Any]]:

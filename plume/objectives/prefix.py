@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -112,8 +113,7 @@ class Cloze(Objective[Window]):
         prefix = self._prefix(source, rng)
         if prefix is None:
             return None
-        chosen = np.sort(np.concatenate([*self._choose(source, prefix, vocab, rng), np.zeros(0, np.int64)]))
-        chosen = chosen.astype(np.int64)
+        chosen = np.array(sorted(chain(*self._choose(source, prefix, vocab, rng))), np.int64)
         if not len(chosen):
             return None
         ids = corrupt(source.ids, chosen, vocab, rng, self.mask_share, self.random_share)
@@ -142,7 +142,7 @@ class Cloze(Objective[Window]):
 
     def _choose(
         self, source: Window, prefix: int, vocab: Vocabulary, rng: np.random.Generator
-    ) -> list[Array]:
+    ) -> list[range]:
         """The chosen runs of slots, each one to three long."""
         open_slots = ~source.special
         if self.mode in ("left_to_right", "seq2seq") and source.ids[-1] == vocab.sep:
@@ -215,14 +215,15 @@ def unilm(*, next_sentence: bool = True) -> Mixture:
     )
 
 
-def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Generator) -> list[Array]:
+def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Generator) -> list[range]:
     """Runs of one, or with probability ``ngram_share`` of two or three, open slots until ``budget`` slots are in.
 
     open_slots: bool [T]. The last run may go beyond the budget, and no run is cut, so that the share holds.
     """
-    free, total = open_slots.copy(), 0
-    found: list[Array] = []
-    starts = rng.permutation(np.flatnonzero(open_slots))
+    # Plain lists: a dozen looks at single slots, each of which numpy would make a call of.
+    free, total = open_slots.tolist(), 0
+    found: list[range] = []
+    starts = rng.permutation(np.flatnonzero(open_slots)).tolist()
     for single in (False, True):  # what no longer run fits into is filled one by one
         length = 0
         for start in starts:
@@ -230,10 +231,10 @@ def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Gene
                 return found
             if not length:
                 length = 1 if single or rng.random() >= ngram_share else int(rng.integers(2, 4))
-            run = np.arange(start, start + length)
-            if run[-1] < len(free) and free[run].all():
-                free[run] = False
-                found.append(run)
+            stop = start + length
+            if stop <= len(free) and all(free[start:stop]):
+                free[start:stop] = [False] * length
+                found.append(range(start, stop))
                 total += length
                 length = 0
     return found

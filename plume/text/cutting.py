@@ -13,7 +13,7 @@ from plume.seeding import Permutation, rng
 from plume.text.marks import SENTENCE
 from plume.text.pairs import Draws, Pair
 from plume.text.tokens import Tokens
-from plume.text.window import Bytes, Ints, Window
+from plume.text.window import Ints, Window
 
 NOTHING = -100  # a window's label where there is nothing to ask
 ADVANCE = "advance"  # a window's label: how many tokens further the next window of its row begins
@@ -211,19 +211,25 @@ def framed(
     inside: Ints | None = None,
 ) -> Window:
     """[CLS] span [SEP] (span [SEP]); a further [SEP] before the tokens ``inside`` the first span."""
-    ids: list[Ints] = [np.array([cls])]
-    marks: list[Bytes] = [np.zeros(1, np.uint8)]
-    for first, end in spans:
-        cuts = [] if inside is None else inside.tolist()
-        for a, b in zip([0, *cuts], [*cuts, end - first], strict=True):
-            ids += [tokens.ids[first + a : first + b], np.array([sep])]
-            marks += [tokens.marks[first + a : first + b], np.zeros(1, np.uint8)]
-    sizes = [len(part) for part in ids]
-    special = np.repeat(np.arange(len(ids)) % 2 == 0, sizes)
-    types = np.zeros(len(special), np.int64)
+    cuts = [] if inside is None else inside.tolist()
+    # Where text is taken, piece by piece; a [SEP] follows each.
+    pieces = [
+        (first + a, first + b)
+        for first, end in spans
+        for a, b in zip([0, *cuts], [*cuts, end - first], strict=True)
+    ]
+    length = 1 + sum(end - first + 1 for first, end in pieces)
+    ids, marks = np.full(length, sep), np.zeros(length, np.uint8)
+    special, types = np.ones(length, bool), np.zeros(length, np.int64)
+    ids[0] = cls
+    at = 1
+    for first, end in pieces:
+        here = slice(at, at + end - first)
+        ids[here], marks[here], special[here] = tokens.ids[first:end], tokens.marks[first:end], False
+        at = here.stop + 1
     if len(spans) > 1:
-        types[sum(sizes[:3]) :] = 1
-    return Window(np.concatenate(ids).astype(np.int64), np.concatenate(marks), special, types, labels)
+        types[pieces[0][1] - pieces[0][0] + 2 :] = 1
+    return Window(ids, marks, special, types, labels)
 
 
 def fill(tokens: Tokens, room: int, cross: bool) -> Ints:

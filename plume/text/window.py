@@ -36,7 +36,8 @@ class Window:
 
     def parts(self) -> list[Ints]:
         """The ids of each column of the row that this window holds: a source and its target, or one text alone."""
-        return np.split(self.ids, np.flatnonzero(self.marks & PART))
+        starts = np.flatnonzero(self.marks & PART)
+        return np.split(self.ids, starts) if len(starts) else [self.ids]
 
     def stretch(self, first: int, end: int) -> Window:
         """Its tokens from ``first`` to before ``end``, as far as there are any."""

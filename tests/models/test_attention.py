@@ -360,7 +360,7 @@ T5 = {"positions": "buckets", "norm": "rms", "bias": False, "gated": True, "scal
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("layers", [0, 2])
 def test_relative_positions_four_ways(monkeypatch, packed, layers):
-    """Dense by hand = SDPA = whole = one at a time with the cache; forward and backward, packed and padded."""
+    """Dense by hand = SDPA = tiles = one at a time with the cache; forward and backward, packed and padded."""
     backbone = model(num_decoder_layers=layers, **T5)
     rng = np.random.default_rng(7)
     pairs = [(rng.integers(1, 20, a), rng.integers(1, 20, b)) for a, b in ((16, 15), (2, 3), (5, 2), (9, 1))]
@@ -398,6 +398,8 @@ def test_relative_positions_four_ways(monkeypatch, packed, layers):
     names = [n for n, _ in backbone.named_parameters()]
     for kernel in (dense, sdpa):
         with monkeypatch.context() as patch:
+            patch.setattr("plume.models.attention._choose", lambda *_: "plain")  # so that there is a mask
+            patch.setattr("plume.models.attention.attend", kernel)
             patch.setattr("plume.models.transformer.attend", kernel)
             theirs, their_grads = run()
         torch.testing.assert_close(states, theirs, rtol=0, atol=1e-10)

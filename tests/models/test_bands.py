@@ -97,7 +97,7 @@ def test_tiles_leave_out_what_no_query_sees():
     assert sum(t.keys.stop - t.keys.start for t in tiles.cut(apart, H, 64).tiles) >= 1024
 
 
-def test_alternating_layers_are_the_layers_with_alternating_masks():
+def test_alternating_layers_are_the_layers_with_alternating_masks(record_property):
     """The network with bands, and the dense network run layer by layer with each layer's own mask."""
     bands = (None, BAND, None, BAND)
     banded, dense = model(bands=bands), model()
@@ -113,12 +113,15 @@ def test_alternating_layers_are_the_layers_with_alternating_masks():
     real = slots.document_ids >= 0
     expected, found = dense.stack.norm(x)[real], banded(slots).last[real]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    record_property("precision", "fp64")
+    record_property("hidden", (found - expected).abs().max().item())
     assert not torch.allclose(found, dense(slots).last[real])  # the bands do something
     g = torch.randn_like(found)
     theirs = torch.autograd.grad(expected, list(dense.stack.parameters()), g)
     ours = torch.autograd.grad(found, list(banded.stack.parameters()), g)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+        record_property("gradients", (a - b).abs().max().item())
 
 
 def test_a_band_as_wide_as_the_text_is_dense():

@@ -31,7 +31,7 @@ def rows(lengths, made=Slots.causal, packed=False):
 
 
 @pytest.mark.parametrize(("before", "after", "made"), [(2, 0, Slots.causal), (1, 2, Slots.bidirectional)])
-def test_a_layer_is_torchs_convolution_forward_and_backward(before, after, made):
+def test_a_layer_is_torchs_convolution_forward_and_backward(before, after, made, record_property):
     backbone, slots = build(before, after, layers=1), rows((9,), made)
     layer, x = backbone.layers[0], backbone.embedding(slots)
     width, d = before + 1 + after, 6
@@ -41,11 +41,14 @@ def test_a_layer_is_torchs_convolution_forward_and_backward(before, after, made)
     expected = backbone.norm(x + said[..., :d] * said[..., d:].sigmoid())
     found = backbone(slots).last
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    record_property("precision", "fp64")
+    record_property("hidden", (found - expected).abs().max().item())
     g, parameters = torch.randn_like(found), list(backbone.parameters())
     for a, b in zip(
         torch.autograd.grad(found, parameters, g), torch.autograd.grad(expected, parameters, g), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        record_property("gradients", (a - b).abs().max().item())
 
 
 def test_a_causal_text_stays_causal_even_where_the_window_looks_ahead():

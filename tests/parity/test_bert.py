@@ -70,7 +70,7 @@ def theirs_in(batch):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, act, packed):
+def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, act, packed, record_property):
     theirs = reference(hidden_act=act)
     theirs.save_pretrained(tmp_path)
     ours = interop.load(tmp_path).model(VOCAB).to(dtype)
@@ -88,12 +88,16 @@ def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, ac
     assert len(hidden.layers) == len(expected.hidden_states) == 3
     for state, other in zip(hidden.layers, expected.hidden_states, strict=True):
         torch.testing.assert_close(state[at], other[real], rtol=0, atol=tolerance)
+        record_property("hidden", (state[at] - other[real]).abs().max().item())
     logits = ours.heads["masked_token"].logits(hidden.last)
     torch.testing.assert_close(logits[at], expected.prediction_logits[real], rtol=0, atol=tolerance)
+
+    record_property("logits", (logits[at] - expected.prediction_logits[real]).abs().max().item())
 
     losses = MaskedLM(next_sentence=True).losses(ours, batch).heads
     total = sum(loss.total / loss.count for loss in losses.values())
     torch.testing.assert_close(total, expected.loss.to(total.dtype), rtol=0, atol=tolerance)
+    record_property("loss", (total - expected.loss).abs().item())
     total.backward()
     expected.loss.backward()
     grads = {name: p.grad for name, p in ours.named_parameters()}
@@ -104,6 +108,7 @@ def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, ac
         torch.testing.assert_close(
             mine[name], p.grad, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
+        record_property("gradients", (mine[name] - p.grad).abs().max().item())
         compared += 1
     assert compared == len(mine)
 

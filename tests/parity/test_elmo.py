@@ -174,6 +174,7 @@ def test_losses_and_gradients_equal_torchs_autograd_over_single_sentences(record
     theirs = torch.autograd.grad(sum(totals.values()), parameters)
     gradients = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
     loss = max(float(abs(losses[n].total - totals[n]).detach()) for n in totals)
+    record_property("precision", "fp64")
     record_property("logits", logits_error)
     record_property("loss", loss)
     record_property("gradients", gradients)

@@ -51,7 +51,9 @@ def texts(lengths=(9, 4, 6, 3)):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("settings", [{}, {"scale_attn_by_inverse_layer_idx": True, "n_inner": 40}])
 @pytest.mark.parametrize("packed", [False, True])
-def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, settings, packed):
+def test_states_logits_losses_and_gradients(
+    tmp_path: Path, dtype, tolerance, settings, packed, record_property
+):
     theirs = reference(**settings)
     theirs.save_pretrained(tmp_path)
     ours = interop.load(tmp_path).model(VOCAB).to(dtype)
@@ -73,8 +75,10 @@ def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, se
     assert len(hidden.layers) == len(expected.hidden_states) == 4
     for state, other in zip(hidden.layers, expected.hidden_states, strict=True):
         torch.testing.assert_close(state[at], other[real], rtol=0, atol=tolerance)
+        record_property("hidden", (state[at] - other[real]).abs().max().item())
     logits = ours.heads["next_token"].logits(hidden.last)
     torch.testing.assert_close(logits[at], expected.logits[real], rtol=tolerance, atol=tolerance)
+    record_property("logits", (logits[at] - expected.logits[real]).abs().max().item())
 
     loss = CausalLM().losses(ours, batch).heads["next_token"]
     mean = loss.total / loss.count
@@ -84,6 +88,7 @@ def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, se
     )
     torch.testing.assert_close(mean, reference_loss, rtol=0, atol=tolerance)
     torch.testing.assert_close(mean.float(), expected.loss.float(), rtol=1e-6, atol=0)
+    record_property("loss", (mean - reference_loss).abs().item())
     mean.backward()
     reference_loss.backward()
     mine = to_theirs(gpt2.rules(3), {name: p.grad for name, p in ours.named_parameters()})
@@ -93,6 +98,7 @@ def test_states_logits_losses_and_gradients(tmp_path: Path, dtype, tolerance, se
         torch.testing.assert_close(
             mine[name], p.grad, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
+        record_property("gradients", (mine[name] - p.grad).abs().max().item())
         compared += 1
     assert compared == len(mine)
 

@@ -20,7 +20,8 @@ from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification
 from plume.objectives.masked import MaskedLM
-from plume.slots import Batch, collate
+from plume.objectives.permuted import PermutedLM
+from plume.slots import Batch, Example, Slots, collate
 from plume.training.fit import microbatch_size
 from plume.training.flops import Flops
 from plume.training.meters import MetricsFile, ProgressLine, history
@@ -88,6 +89,35 @@ def test_packed_rows_padding_and_frozen_backbones_count_what_is_useful() -> None
     assert flops.step(collate(examples)) == apart == flops.step(collate(examples, packed=False))
     model.backbone.requires_grad_(False)
     assert Flops.of(model).step(collate(examples)) < apart / 2
+
+
+def test_a_band_counts_what_lies_in_it() -> None:
+    """By hand: of 7 slots 7 + 6 + 6 + 5 + 5 = 29 pairs lie fewer than 3 apart, of 2 all 4."""
+    banded = replace(SHAPE, bands=(None, 3))
+    dense, narrow = (
+        Flops.of(PretrainedModel.build(shape, VOCAB, lambda b: CausalLM().heads(b, VOCAB), seed=0))
+        for shape in (SHAPE, banded)
+    )
+    batch = collate([Example(Slots.causal(np.full(n, 7))) for n in (7, 2)])
+    assert dense.step(batch) - narrow.step(batch) == 3 * 2 * (2 * 64) * ((49 + 4) - (29 + 4))
+    wide = Flops.of(
+        PretrainedModel.build(
+            replace(SHAPE, bands=(9, 7)), VOCAB, lambda b: CausalLM().heads(b, VOCAB), seed=0
+        )
+    )
+    assert wide.step(batch) == dense.step(batch)
+
+
+def test_query_slots_are_no_keys_and_distances_are_asked_a_third_time() -> None:
+    """By hand: 6 slots of text and 2 queries make 8 x 6 pairs; 2 x 6 - 1 distances pass a matrix of 64 x 64."""
+    shape = TransformerConfig(1, 64, 2, 128, positions="relative", virtual_tokens=1, norm_order="post")
+    objective = PermutedLM()
+    model = PretrainedModel.build(shape, VOCAB, lambda b: objective.heads(b, VOCAB), seed=0)
+    labels = {"permuted_token": np.array([-100] * 6 + [7, 8])}
+    slots = Slots.permuted(np.arange(7, 13), np.arange(6), [1, 4], VOCAB.size, labels=labels)
+    tail = 64 * 64 + 2 * 64 * 128  # the last layer answers for the two queries alone
+    body = 8 * 3 * 64 * 64 + 2 * tail + 3 * 64 * (8 * 6) + 11 * 64 * 64
+    assert Flops.of(model).step(collate([Example(slots)])) == 3 * 2 * body + 6 * 2 * VOCAB.size * 64
 
 
 def test_recurrent_cells_and_idle_heads() -> None:
