@@ -41,11 +41,13 @@ class Paradigm:
     """A row: what people call it, its recipe, and the tests that compare it with a reference.
 
     ``tests``: a file of tests (test_NAME.py), and a pattern that the names of those which count must contain.
+    ``also``: of which of the family's other recipes it is the row.
     """
 
     title: str
     recipe: str
     tests: tuple[tuple[str, str], ...]
+    also: str = ""
 
     @property
     def family(self) -> str:
@@ -60,16 +62,16 @@ PARADIGMS = (
     Paradigm("convolutional language model", "cnn:tiny", (("convolution", "torchs"),)),
     Paradigm("ELMo", "elmo:tiny", (("elmo", ""),)),
     Paradigm("Transformer of 2017", "transformer:tiny", (("bart", "2017"),)),
-    Paradigm("GPT-1", "gpt:gpt1", (("gpt1", ""),)),
-    Paradigm("GPT-2", "gpt:tiny", (("gpt2", ""),)),
-    Paradigm("GPT-3: bands", "gpt:gpt3_125m", (("bands", "alternating"),)),
+    Paradigm("GPT-1", "gpt:gpt1", (("gpt1", ""),), "none"),
+    Paradigm("GPT-2", "gpt:tiny", (("gpt2", ""),), "small|gpt2"),
+    Paradigm("GPT-3: bands", "gpt:gpt3_125m", (("bands", "alternating"),), "gpt3"),
     Paradigm("BERT", "bert:tiny", (("bert", ""),)),
     Paradigm("RoBERTa", "roberta:tiny", (("roberta", ""),)),
     Paradigm("ERNIE", "ernie:tiny", (("ernie", ""),)),
     Paradigm("ELECTRA", "electra:tiny", (("electra", ""),)),
     Paradigm("XLNet", "xlnet:tiny", (("xlnet", ""),)),
     Paradigm("UniLM", "unilm:tiny", (("unilm", ""),)),
-    Paradigm("prefix LM", "unilm:prefix", (("unilm", "seq2seq"),)),
+    Paradigm("prefix LM", "unilm:prefix", (("unilm", "seq2seq"),), "none"),
     Paradigm("T5", "t5:tiny", (("t5", "states"),)),
     Paradigm("BART", "bart:tiny", (("bart", "states|classifier"),)),
     Paradigm("joint encoder-decoder", "joint:tiny", (("t5", "joint"),)),
@@ -166,17 +168,22 @@ def row(
     errors: Sequence[tuple[str, str, str, str, float]],
     timed: dict[str, tuple[str, str]],
     pictures: Path,
-    slots: int,
+    slots: int | None,
 ) -> str:
+    """One line of the table; draws the picture too, unless ``slots`` is None."""
     name, family = paradigm.recipe, paradigm.family
     picture = "–"
     if isinstance(config.resolve(name), Pretraining):
         pictures.mkdir(parents=True, exist_ok=True)
         file = f"{name.replace(':', '-')}.html"
-        (pictures / file).write_text(show(name, slots=slots).html(), encoding="utf-8")
+        if slots is not None:
+            (pictures / file).write_text(show(name, slots=slots).html(), encoding="utf-8")
         picture = f"[look]({pictures.name}/{file})"
     rows = {p.recipe for p in PARADIGMS}
-    others = ", ".join(f"`{n}`" for n in config.recipes()[family] if f"{family}:{n}" not in rows)
+    variants = [
+        n for n in config.recipes()[family] if f"{family}:{n}" not in rows and re.match(paradigm.also, n)
+    ]
+    others = ", ".join(f"`{n}`" for n in variants)
     counted = ", ".join(f"{what} {count}" for what, count in lines(name).items())
     speed, over = timed.get(name, ("–", "–"))
     double, single = (errors_of(paradigm, errors, precision) for precision in ("fp64", "fp32"))
@@ -211,9 +218,11 @@ def main() -> None:
     parser.add_argument("--speed", type=Path, help="what benchmarks/objectives.py printed")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "paradigms.md")
     parser.add_argument("--slots", type=int, default=14)
+    parser.add_argument("--rows-only", action="store_true", help="leave the pictures as they are")
     args = parser.parse_args()
     errors, timed = parity(args.parity), speeds(args.speed)
-    rows = [row(paradigm, errors, timed, args.out.parent / "show", args.slots) for paradigm in PARADIGMS]
+    slots = None if args.rows_only else args.slots
+    rows = [row(paradigm, errors, timed, args.out.parent / "show", slots) for paradigm in PARADIGMS]
     args.out.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(rows)} paradigms")
 

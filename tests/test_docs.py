@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import plume
+from plume import config
 from plume.__main__ import VERBS, main
 from plume.text.windows import Window
 from tests.test_readme import FENCE, blocks, commands, lay_out, small_pretrain, toy
@@ -135,6 +136,29 @@ def test_ul2_is_one_file_of_at_most_80_lines() -> None:
     assert code.count("\n") <= 80 and max(map(len, code.splitlines())) <= 110
     used = [words for _, block in blocks(DOCS / "ul2.md") for words in commands(block)]
     assert {"check", "pretrain"} <= {words[0] for words in used}
+
+
+def test_the_table_of_paradigms_is_whole_and_fresh() -> None:
+    """A row for every family, each with its picture, its parity, and lines of code that are those of its files."""
+    program = module(ROOT / "benchmarks" / "paradigms.py")
+    page = (DOCS / "paradigms.md").read_text(encoding="utf-8")
+    rows = {
+        cells[1].strip("`"): cells
+        for line in page.splitlines()
+        if (cells := [cell.strip() for cell in line.strip("|").split("|")])[1:] and cells[1].startswith("`")
+    }
+    assert set(rows) == {paradigm.recipe for paradigm in program.PARADIGMS}
+    assert {name.partition(":")[0] for name in rows} == set(config.recipes())
+    for name, (_, _, _, lines, double, single, *_, picture) in rows.items():
+        assert double != "–" or single != "–" or name.startswith("ngram"), f"{name}: no parity"
+        if "(" in picture:
+            drawn = DOCS / picture[picture.index("(") + 1 : -1]
+            assert name in drawn.read_text(encoding="utf-8")
+        written = {what: int(count) for what, count in (part.rsplit(" ", 1) for part in lines.split(", "))}
+        counted = program.lines(name)
+        assert set(written) == set(counted), f"{name}: run python benchmarks/paradigms.py"
+        for what, count in counted.items():
+            assert abs(written[what] - count) <= 10 + count // 10, f"{name}: its {what} has {count} lines now"
 
 
 def test_links_between_the_files_at_the_root_lead_somewhere() -> None:
