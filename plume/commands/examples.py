@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -217,6 +218,11 @@ def picture_of(
         facts.append(phrase(language, "fact.windows", name=settings["windows"], length=length, drawn=drawn))
         if recipe.windows.carries:
             says.append(phrase(language, "says.carries"))
+    model = recipe.model
+    for band, count in Counter((model.bands or ()) if isinstance(model, TransformerConfig) else ()).items():
+        if band is not None:
+            total = settings["model.num_layers"]
+            says.append(phrase(language, "says.bands", n=count, layers=total, band=band))
     kind = settings.get("tokenizer", tokenizer.kind)
     facts.append(phrase(language, "fact.tokenizer", name=kind, size=f"{size:,}"))
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
@@ -236,4 +242,5 @@ def picture_of(
         token_heads=[
             n for n, head in network.heads.items() if isinstance(head, TokenHead) or n in TOKEN_HEADS
         ],
+        directions=any(head.reads == "backward" for head in network.heads.values()),
     )

@@ -15,6 +15,7 @@ from plume.drawing.phrases import Language, has_phrase, phrase
 from plume.slots import IGNORE, NEVER, Array, Example, Slots
 from plume.vocabulary import Vocabulary
 
+Name = Literal["inputs", "encoder", "decoder", "forward", "backward"]
 State = Literal["plain", "special", "hidden", "swapped", "kept", "query", "gap"]
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 TOKEN_HEADS = frozenset({"masked_token", "next_token", "previous_token", "permuted_token", "context_word"})
@@ -42,7 +43,7 @@ class Stack:
     slot sees. marked: slots to look at, such as the one that breaks a law.
     """
 
-    name: Literal["inputs", "encoder", "decoder"]
+    name: Name
     slots: tuple[Drawn, ...]
     sees: np.ndarray[Any, np.dtype[np.bool_]]
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -92,22 +93,28 @@ def picture(
     names: Mapping[str, Sequence[str]] | None = None,
     token_heads: Collection[str] = TOKEN_HEADS,
     marked: tuple[int, int] | None = None,
+    directions: bool = False,
 ) -> Picture:
     """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head,
     ``token_heads`` the heads that answer with a token; ``says`` are sentences to be added; ``marked`` is the (stack,
-    slot) to point at.
+    slot) to point at. ``directions``: the two stacks read in one direction each and see nothing of one another (ELMo).
     """
     words = _Words(pieces, language, names or {}, frozenset(token_heads))
-    two = example.decoder_inputs is not None
-    stacks = [_stack("encoder" if two else "inputs", example.inputs, words, vocab)]
+    names_of: tuple[Name, Name] = ("forward", "backward") if directions else ("encoder", "decoder")
+    first: Name = "inputs" if example.decoder_inputs is None else names_of[0]
+    stacks = [_stack(first, example.inputs, words, vocab)]
     told = _says(example.inputs, stacks[0], language)
     if example.decoder_inputs is not None:
-        decoder = _stack("decoder", example.decoder_inputs, words, vocab)
-        across = _across(example.decoder_inputs, example.inputs)
-        stacks.append(replace(decoder, first=stacks[0].slots, across=across))
-        more = [*_says(example.decoder_inputs, decoder, language), _says_across(across, language)]
-        told = [f"{phrase(language, 'told.encoder')}{t}" for t in told]
-        told += [f"{phrase(language, 'told.decoder')}{t}" for t in more]
+        second = _stack(names_of[1], example.decoder_inputs, words, vocab)
+        more = _says(example.decoder_inputs, second, language)
+        if not directions:
+            across = _across(example.decoder_inputs, example.inputs)
+            second = replace(second, first=stacks[0].slots, across=across)
+            more = [*more, _says_across(across, language)]
+        stacks.append(second)
+        told = [f"{phrase(language, f'told.{names_of[0]}')}{t}" for t in told]
+        told += [f"{phrase(language, f'told.{names_of[1]}')}{t}" for t in more]
+        told += [phrase(language, "says.apart")] if directions else []
     if marked is not None:
         stacks[marked[0]] = replace(stacks[marked[0]], marked=frozenset({marked[1]}))
     return Picture(title, tuple(facts), tuple(stacks), (*told, *says), language)
@@ -136,9 +143,7 @@ class _Words:
         return str(label)
 
 
-def _stack(
-    name: Literal["inputs", "encoder", "decoder"], slots: Slots[Array], words: _Words, vocab: Vocabulary
-) -> Stack:
+def _stack(name: Name, slots: Slots[Array], words: _Words, vocab: Vocabulary) -> Stack:
     ids = np.asarray(slots.input_ids)
     real = ids < vocab.size
     shown = np.array(

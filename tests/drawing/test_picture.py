@@ -104,6 +104,20 @@ def test_two_stacks_are_two_parts() -> None:
     assert fragment([drawn]).count("data-across='11'") == 2
 
 
+def test_two_directions_see_nothing_of_one_another() -> None:
+    """ELMo's: what would be a decoder's view of the encoder is not drawn, and the words say so."""
+    made = Example(Slots.causal([1, 2, 3]), Slots.causal([3, 2, 1]))
+    drawn = picture(made, lambda ids: [str(i) for i in ids], VOCAB, directions=True)
+    assert [stack.name for stack in drawn.stacks] == ["forward", "backward"]
+    assert all(stack.across is None for stack in drawn.stacks)
+    assert not any("first stack" in said.lower() for said in drawn.says)
+    assert any(
+        stack.across is not None for stack in picture(made, lambda ids: [str(i) for i in ids], VOCAB).stacks
+    )
+    elmo, gpt3 = plume.show("elmo:tiny", slots=8), plume.show("gpt:gpt3_125m", slots=8)
+    assert "see nothing of one another" in elmo.html() and "6 of 12 layers" in gpt3.html()
+
+
 def test_a_second_stack_sees_its_own_document_of_the_first_alone() -> None:
     apart = np.array([0, 0, 1])
     decoder = Slots.causal([4, 5], document_ids=np.array([0, 1]))
