@@ -25,7 +25,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        plain = x.device.type == "cpu" and x.dtype == self.weight.dtype and not torch.compiler.is_compiling()
+        exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
+        plain = exact and x.device.type == "cpu" and not torch.compiler.is_compiling()
         if plain and torch.is_grad_enabled():
             return cast(Tensor, _RMS.apply(x, self.weight, self.eps))  # type: ignore[no-untyped-call]
         square = x.float().pow(2).mean(-1, keepdim=True)
