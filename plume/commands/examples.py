@@ -219,10 +219,10 @@ def picture_of(
         if recipe.windows.carries:
             says.append(phrase(language, "says.carries"))
     model = recipe.model
-    for band, count in Counter((model.bands or ()) if isinstance(model, TransformerConfig) else ()).items():
+    for band, times in Counter((model.bands or ()) if isinstance(model, TransformerConfig) else ()).items():
         if band is not None:
             total = settings["model.num_layers"]
-            says.append(phrase(language, "says.bands", n=count, layers=total, band=band))
+            says.append(phrase(language, "says.bands", n=times, layers=total, band=band))
     kind = settings.get("tokenizer", tokenizer.kind)
     facts.append(phrase(language, "fact.tokenizer", name=kind, size=f"{size:,}"))
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
