@@ -51,6 +51,8 @@ def search(
 
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}")
+    if not query.strip():
+        raise UserError("the query is empty: say what to look for")
     if method not in ("bm25", "tfidf"):
         raise UserError(f"there is no method {method!r}: choose bm25 or tfidf")
     files = paths_of(data)
@@ -68,7 +70,7 @@ def _index(files: Sequence[Path], folder: Path, method: Method, column: str) -> 
     from plume.models.vectors import BM25, Bags, Index, TfIdf
     from plume.text.files import find
     from plume.text.readers import read
-    from plume.text.terms import analyzer
+    from plume.text.terms import coded
 
     stamp = [[str(s.path.resolve()), s.path.stat().st_size, s.path.stat().st_mtime_ns] for s in find(files)]
     key = hashlib.sha256(library.dumps([stamp, method, column]).encode()).hexdigest()
@@ -76,22 +78,22 @@ def _index(files: Sequence[Path], folder: Path, method: Method, column: str) -> 
     if card.is_file() and card.read_text(encoding="utf-8") == key:
         return Index.load(folder)
     note("making the index")
-    terms, ids, ends = analyzer(), [], [0]
+    ids, ends = [], [0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         card.unlink(missing_ok=True)
         with (folder / "texts.bin").open("wb") as texts:
 
-            def documents() -> Iterator[list[str]]:
+            def documents() -> Iterator[str]:
                 for document in read(files, text_column=column):
                     raw = document.text.encode("utf-8", "replace")
                     texts.write(raw)
                     ids.append(document.id)
                     ends.append(ends[-1] + len(raw))
-                    yield terms(document.text)
+                    yield document.text
 
             try:
-                bags = Bags.of(documents())
+                bags = Bags.of_codes(*coded(documents()))
             except ValueError:
                 raise UserError(
                     f"{', '.join(map(str, files))}: there is no document with a word in it"

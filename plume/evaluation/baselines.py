@@ -1,21 +1,23 @@
 """What a network must beat: the commonest label, and TF-IDF with logistic regression (spec 02, 26 section 7).
 
-scikit-learn does the work. Both classifiers have the same two methods, so a table can hold either.
+Both classifiers have the same two methods, so a table can hold either.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plume.errors import UserError
+from plume.models import vectors
+from plume.models.sparse import Linear, SparseModel
 
 Language = Literal["auto", "en", "zh"]
 
@@ -55,10 +57,10 @@ class TfIdf:
     spelling is no dictionary's.
     """
 
-    def __init__(self, vectorizer: Any, regression: Any, strength: float) -> None:
+    def __init__(self, model: SparseModel, terms: Callable[[str], list[str]], strength: float) -> None:
         self.strength = strength
-        self._vectorizer = vectorizer
-        self._regression = regression
+        self._model = model
+        self._terms = terms
 
     @staticmethod
     def fit(
@@ -75,46 +77,44 @@ class TfIdf:
         Raises:
             UserError: fewer than two labels, no words at all, or scikit-learn is not installed.
         """
-        feature, linear = _scikit()
         if len(texts) != len(labels):
             raise ValueError(f"{len(texts)} texts and {len(labels)} labels: there must be one of each")
         if len(set(labels)) < 2:
             raise UserError(f"a classifier needs texts of two labels at least, found {sorted(set(labels))}")
         chinese = language == "zh" or (language == "auto" and is_chinese(texts))
-        vectorizer = feature.TfidfVectorizer(
-            analyzer=chinese_terms if chinese else english_terms,
-            min_df=2 if len(texts) >= 1000 else 1,
-            sublinear_tf=True,
-            dtype=np.float32,
-        )
+        terms = chinese_terms if chinese else english_terms
+        weighting = vectors.TfIdf(sublinear_tf=True)
         try:
-            rows = vectorizer.fit_transform(texts)
+            bags = vectors.Bags.of(map(terms, texts), min_df=2 if len(texts) >= 1000 else 1)
         except ValueError as error:
             raise UserError(f"the labelled texts have no words to learn from ({error})") from None
-        asked = None if dev is None else vectorizer.transform(dev[0])
+        idf, names = weighting.idf(bags), tuple(sorted(set(labels)))
+        rows = bags.matrix(weighting.weights(bags, idf))
+        numbers = np.array([names.index(label) for label in labels])
         tried = strengths if dev is not None else [strengths[len(strengths) // 2]]
-        best: tuple[float, float, Any] | None = None
+        best: tuple[float, TfIdf] | None = None
         for strength in tried:
-            regression = linear.LogisticRegression(C=strength, max_iter=1000).fit(rows, list(labels))
+            top = Linear.fit(rows, numbers, strength=strength)
+            found = TfIdf(SparseModel(bags.terms, idf, weighting, names, top), terms, strength)
             right = 0.0
             if dev is not None:
-                right = float((regression.predict(asked) == np.asarray(dev[1])).mean())
+                right = float((np.array(found.predict(dev[0])) == np.asarray(dev[1])).mean())
             if best is None or right > best[0]:
-                best = (right, strength, regression)
+                best = (right, found)
         assert best is not None
-        return TfIdf(vectorizer, best[2], best[1])
+        return best[1]
 
     @property
     def labels(self) -> list[str]:
         """The labels, in the order of ``probabilities``' columns."""
-        return [str(label) for label in self._regression.classes_]
+        return list(self._model.labels)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        return [str(label) for label in self._regression.predict(self._vectorizer.transform(texts))]
+        return [self._model.labels[number] for number in self.probabilities(texts).argmax(1).tolist()]
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """[n, K], a column a label."""
-        return np.asarray(self._regression.predict_proba(self._vectorizer.transform(texts)), np.float64)
+        return self._model.top.shares(self._model.rows_of(map(self._terms, texts)))
 
 
 def english_terms(text: str) -> list[str]:
@@ -148,12 +148,3 @@ def is_chinese(texts: Sequence[str]) -> bool:
     """Whether a fifth of the first characters are Chinese."""
     shown = "".join(texts[:1000])[:100_000]
     return sum("\u4e00" <= c <= "\u9fff" for c in shown) > 0.2 * len(shown)
-
-
-def _scikit() -> tuple[Any, Any]:
-    try:
-        from sklearn import linear_model
-        from sklearn.feature_extraction import text
-    except ImportError as error:
-        raise UserError("this baseline needs scikit-learn: pip install 'plume-lm[eval]'") from error
-    return text, linear_model

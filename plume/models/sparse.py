@@ -6,7 +6,7 @@ N documents, V terms, K labels or clusters. Rows are ``Bags.matrix``: scipy's co
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from plume.errors import UserError
-from plume.models.vectors import Bags, TfIdf
+from plume.models.vectors import Bags, Terms, TfIdf
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -186,7 +186,13 @@ class SparseModel:
     def rows(self, names: Sequence[str], codes: NDArray[Any], lengths: NDArray[Any]) -> Any:
         """Documents, their terms as ``Bags.of_codes`` takes them, as scipy's sparse matrix [N, V]; unknown ones are
         left out."""
-        bags = Bags.of_codes(names, codes, lengths, vocabulary=self.numbers)
+        return self._rows(Bags.of_codes(names, codes, lengths, vocabulary=self.numbers))
+
+    def rows_of(self, documents: Iterable[Terms]) -> Any:
+        """The same of documents whose terms are strings."""
+        return self._rows(Bags.of(documents, vocabulary=self.numbers))
+
+    def _rows(self, bags: Bags) -> Any:
         return bags.matrix(self.weighting.weights(bags, self.idf))
 
     def telling(self, most: int = 10) -> list[list[str]]:

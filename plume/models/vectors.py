@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -264,33 +266,57 @@ class Index:
 
     def search(self, query: Terms, top: int = 10) -> list[tuple[int, float]]:
         """The best documents and their scores, descending, ties by the lower number; those of score 0 left out."""
-        scores = self.scores(query)
-        size = min(top, len(scores))
-        if size <= 0:
-            return []
-        least = np.partition(scores, -size)[-size]
-        rough = np.flatnonzero((scores >= least) & (scores > 0))
-        order = rough[np.argsort(-scores[rough], kind="stable")][:size]
-        return [(int(d), float(scores[d])) for d in order.tolist()]
+        return self.search_many([query], top)[0]
+
+    def search_many(self, queries: Sequence[Terms], top: int = 10) -> list[list[tuple[int, float]]]:
+        """The same for many queries at once, on all processors."""
+        from plume.models import vector_kernels as kernels
+
+        weighed = [self._weighed(query) for query in queries]
+        ends = np.cumsum([0, *map(len, weighed)])
+        index = [np.asarray(part) for part in (self.begins, self.documents, self.weights)]  # mapped ones too
+        asked = np.fromiter((term for w in weighed for term in w), np.int64, int(ends[-1]))
+        factors = np.fromiter((f for w in weighed for f in w.values()), np.float64, int(ends[-1]))
+        size = max(0, min(top, len(self.bags)))
+        found, values = np.empty((len(queries), size), np.int32), np.empty((len(queries), size))
+        sizes = np.zeros(len(queries), np.int64)
+
+        def work(part: slice) -> None:
+            count = len(self.bags)
+            room = np.zeros(count), np.zeros(count, np.bool_), np.empty(count, np.int32)
+            last = slice(part.start, part.stop + 1)
+            kernels.best(*index, asked, factors, ends[last], *room,
+                         found[part], values[part], sizes[part])  # fmt: skip
+
+        if size and len(queries):
+            cuts = (
+                np.linspace(0, len(queries), min(len(queries), os.cpu_count() or 1) + 1).astype(int).tolist()
+            )
+            with ThreadPoolExecutor(len(cuts) - 1) as pool:
+                list(pool.map(work, [slice(x, y) for x, y in pairwise(cuts)]))
+        rows = zip(found.tolist(), values.tolist(), sizes.tolist(), strict=True)
+        return [list(zip(d[:n], v[:n], strict=True)) for d, v, n in rows]
 
     def scores(self, query: Terms) -> Floats:
         """Every document's score, [N]: the cosine (TF-IDF) or the sum of BM25's weights."""
-        asked = Counter(number for term in query if (number := self.numbers.get(term)) is not None)
         scores = np.zeros(len(self.bags))
-        if not asked:
-            return scores
-        weight = {term: float(n) for term, n in asked.items()}
-        if isinstance(self.scheme, TfIdf):
-            weight = {
-                t: (1 + math.log(n) if self.scheme.sublinear_tf else n) * float(self.idf[t])
-                for t, n in weight.items()
-            }
-            length = math.sqrt(sum(w * w for w in weight.values()))
-            weight = {t: w / length for t, w in weight.items()}
-        for term, w in weight.items():
+        for term, w in self._weighed(query).items():
             here = slice(int(self.begins[term]), int(self.begins[term + 1]))
             scores[self.documents[here]] += w * self.weights[here]  # a document is there once a term
         return scores
+
+    def _weighed(self, query: Terms) -> dict[int, float]:
+        """The known terms of a query and what each of them counts."""
+        asked: dict[int, float] = {}
+        for term in query:
+            if (number := self.numbers.get(term)) is not None:
+                asked[number] = asked.get(number, 0.0) + 1.0
+        if not asked or not isinstance(self.scheme, TfIdf):
+            return asked
+        sublinear = self.scheme.sublinear_tf
+        weight = {t: (1 + math.log(n) if sublinear else n) * float(self.idf[t]) for t, n in asked.items()}
+        length = math.sqrt(sum(w * w for w in weight.values()))
+        return {t: w / length for t, w in weight.items()}
 
     def similar(self, document: int, top: int = 10) -> list[tuple[int, float]]:
         """More like this: the documents nearest to one of them, itself left out."""

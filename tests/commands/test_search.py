@@ -46,6 +46,7 @@ def test_what_cannot_be_searched_is_one_sentence(tmp_path: Path, capsys: pytest.
     for words, says in (
         ([data, "x"], "no document with a word"),
         ([tmp_path / "nothing", "x"], "does not exist"),
+        ([data, "  "], "the query is empty"),
         ([data, "x", "--top", 0], "--top must be at least 1"),
         ([data, "x", "--method", "bm26"], "bm25"),
     ):

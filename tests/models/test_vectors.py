@@ -120,6 +120,15 @@ def test_search_is_the_cosine_of_the_vectors() -> None:
             :10
         ]
         assert [d for d, _ in index.search(query.split())] == [i for _, i in best]
+    queries = [query.split() for query in ("w1 w2 w2 w9", "w250 w280", "", "nowhere", *texts(9, 1))]
+    assert index.search_many(queries, 3) == [index.search(query, 3) for query in queries]
+    for query, found in zip(
+        queries, index.search_many(queries, 400), strict=True
+    ):  # few entries and many, all of them
+        scores = index.scores(query)
+        order = [d for d in np.argsort(-scores, kind="stable").tolist() if scores[d] > 0]
+        assert [d for d, _ in found] == order
+    assert index.search_many([]) == [] and index.search(["w1"], 0) == []
     nearest = index.similar(3, top=5)
     assert 3 not in [d for d, _ in nearest] and len(nearest) == 5
     again = (rows @ rows[[3]].T).toarray().ravel()
