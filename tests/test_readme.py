@@ -45,7 +45,7 @@ def toy(words: list[str]) -> list[str]:
     small = TOY.get(words[0], "").split()
     if words[1:2] and words[1].endswith("config.json"):  # a run's own recipe is a toy already
         small = []
-    if words[0] == "pretrain" and re.fullmatch(r"\w+:\w+", "".join(words[1:2])):
+    if re.fullmatch(r"\w+:\w+", "".join(words[1:2])):
         known = config.settings(config.resolve(words[1]))  # a table of words has no layers
         small = [setting for setting in small if setting.split("=")[0] in known]
     given = {word.split("=")[0] for word in words}
