@@ -274,7 +274,9 @@ class Index:
 
         weighed = [self._weighed(query) for query in queries]
         ends = np.cumsum([0, *map(len, weighed)])
-        index = [np.asarray(part) for part in (self.begins, self.documents, self.weights)]  # mapped ones too
+        index: Any = [
+            np.asarray(part) for part in (self.begins, self.documents, self.weights)
+        ]  # mapped ones too
         asked = np.fromiter((term for w in weighed for term in w), np.int64, int(ends[-1]))
         factors = np.fromiter((f for w in weighed for f in w.values()), np.float64, int(ends[-1]))
         size = max(0, min(top, len(self.bags)))
@@ -283,7 +285,7 @@ class Index:
 
         def work(part: slice) -> None:
             count = len(self.bags)
-            room = np.zeros(count), np.zeros(count, np.bool_), np.empty(count, np.int32)
+            room: Any = np.zeros(count), np.zeros(count, np.bool_), np.empty(count, np.int32)
             last = slice(part.start, part.stop + 1)
             kernels.best(*index, asked, factors, ends[last], *room,
                          found[part], values[part], sizes[part])  # fmt: skip
