@@ -274,9 +274,9 @@ class Index:
 
         weighed = [self._weighed(query) for query in queries]
         ends = np.cumsum([0, *map(len, weighed)])
-        index: Any = [
-            np.asarray(part) for part in (self.begins, self.documents, self.weights)
-        ]  # mapped ones too
+        begins, documents, weights = map(
+            np.asarray, (self.begins, self.documents, self.weights)
+        )  # mapped ones too
         asked = np.fromiter((term for w in weighed for term in w), np.int64, int(ends[-1]))
         factors = np.fromiter((f for w in weighed for f in w.values()), np.float64, int(ends[-1]))
         size = max(0, min(top, len(self.bags)))
@@ -285,10 +285,11 @@ class Index:
 
         def work(part: slice) -> None:
             count = len(self.bags)
-            room: Any = np.zeros(count), np.zeros(count, np.bool_), np.empty(count, np.int32)
-            last = slice(part.start, part.stop + 1)
-            kernels.best(*index, asked, factors, ends[last], *room,
-                         found[part], values[part], sizes[part])  # fmt: skip
+            scores, seen, touched = np.zeros(count), np.zeros(count, np.bool_), np.empty(count, np.int32)
+            kernels.best(
+                begins, documents, weights, asked, factors, ends[part.start : part.stop + 1], scores, seen, touched,
+                found[part], values[part], sizes[part],
+            )  # fmt: skip
 
         if size and len(queries):
             cuts = (
