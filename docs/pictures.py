@@ -1,10 +1,13 @@
-"""Draws docs/pictures/*.svg from the code itself: the grids are ``Slots.sees()``, the draw is ``MaskedLM.example``.
+"""Draws docs/pictures/*.svg from the code itself: the grids are ``Slots.sees()``, the draw is ``MaskedLM.example``, the
+nearest documents ``Index.search``; what docs/measure_counting.py has measured is read from pictures/counting.json.
 
 python docs/pictures.py        tests/test_docs.py checks that what is stored is what this draws
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from plume.models.vectors import Bags, Index, TfIdf
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
 from plume.seeding import rng
 from plume.slots import IGNORE, NEVER, Example, Slots
+from plume.text.terms import analyzer
 from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
@@ -41,6 +46,13 @@ WORDS = {
         "draw": "one draw",
         "masked": "masked (BERT): 4 hidden of 11, one of them left as it is, one replaced; everything is visible",
         "next": "causal (GPT): nothing is hidden, the ranks hide what comes after; each slot asks for the next",
+        "counting": "Perplexity a word of held-out text, by the order of a Kneser-Ney model",
+        "order": "order",
+        "near": "The documents nearest to a question: the cosine of their TF-IDF vectors",
+        "asked_for": "cat mat",
+        "documents": ["the cat sat", "the cat sat on the mat", "the dog ran", "a dog sat on a mat"],
+        "map": "Words by Word2Vec, on the plane in which they differ most",
+        "language": "en",
         "tokens": [
             "[CLS]",
             "the",
@@ -72,6 +84,13 @@ WORDS = {
         "draw": "一次抽样",
         "masked": "掩码（BERT）：11 个里藏 4 个，其中一个保留原样，一个换成别的；互相全部可见",
         "next": "因果（GPT）：什么也不藏，由秩遮住后文；每个位置问下一个",
+        "counting": "留出文本上每词的困惑度，随 Kneser-Ney 模型的阶数变化",
+        "order": "阶数",
+        "near": "离问题最近的文档：TF-IDF 向量的余弦",
+        "asked_for": "北京 天气",
+        "documents": ["北京的天气很好", "他们喜欢北京", "港口很安静", "今天天气冷"],
+        "map": "Word2Vec 的词，画在它们差别最大的平面上",
+        "language": "zh",
         "tokens": ["[CLS]", "年", "轻", "的", "水", "手", "写", "下", "旧", "信", "[SEP]"],
     },
 }
@@ -247,6 +266,58 @@ def draw(words: dict[str, Any]) -> str:
     return picture(880, 300, words["draw"], parts)
 
 
+def measured(words: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "counting.json").read_text(encoding="utf-8"))
+    return found[words["language"]]  # type: ignore[no-any-return]
+
+
+def counting(words: dict[str, Any]) -> str:
+    """One bar an order; the height is the logarithm, since a bit is a factor of two."""
+    values = measured(words)["perplexity"]
+    low, high = math.log2(min(values)) - 0.5, math.log2(max(values))
+    parts = [text(30, 30, words["counting"], size=14, anchor="start", bold=True)]
+    for number, value in enumerate(values):
+        x, height = 60 + 105 * number, 170 * (math.log2(value) - low) / (high - low)
+        parts += [
+            box(x, 240 - height, 66, height, SEEN),
+            text(x + 33, 232 - height, f"{value:,.0f}", size=13),
+            text(x + 33, 260, f"{words['order']} {number + 1}", size=12, fill=PALE),
+        ]
+    return picture(600, 280, words["counting"], parts)
+
+
+def near(words: dict[str, Any]) -> str:
+    """Each document with the cosine that ``Index.search`` gives, as a bar."""
+    terms = analyzer()
+    index = Index.of(Bags.of(map(terms, words["documents"])), TfIdf())
+    scores = index.scores(terms(words["asked_for"]))
+    parts = [text(30, 30, words["near"], size=14, anchor="start", bold=True)]
+    parts.append(text(250, 62, f"? {words['asked_for']}", size=13, fill=ASKED, anchor="end", bold=True))
+    for line, document in enumerate(sorted(range(len(scores)), key=lambda d: -scores[d])):
+        y, score = 84 + 36 * line, float(scores[document])
+        parts += [
+            text(250, y + 18, words["documents"][document], size=13, anchor="end"),
+            box(265, y, 270, 26, UNSEEN),
+            box(265, y, 270 * score, 26, SEEN),
+            text(545, y + 18, f"{score:.2f}", size=12, fill=PALE, anchor="start"),
+        ]
+    return picture(600, 240, words["near"], parts)
+
+
+def word_map(words: dict[str, Any]) -> str:
+    found = measured(words)
+    parts = [text(30, 30, words["map"], size=14, anchor="start", bold=True)]
+    taken: list[tuple[float, float]] = []
+    for word, (across, up) in zip(found["words"], found["places"], strict=True):
+        x, y = 310 + 250 * across, 225 - 165 * up
+        parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="{SEEN}"/>')
+        while any(abs(x - a) < 62 and abs(y - b) < 14 for a, b in taken):  # names do not lie on one another
+            y += 7
+        taken.append((x, y))
+        parts.append(text(x + 6, y + 4, word, size=13, anchor="start"))
+    return picture(640, 430, words["map"], parts)
+
+
 DRAW = 3  # a seed whose draw shows all three fates: masked, replaced, kept
 
 
@@ -254,7 +325,13 @@ def pictures() -> dict[str, str]:
     """File name -> SVG."""
     return {
         f"{name}.{lang}.svg": make(WORDS[lang])
-        for name, make in (("masks", masks), ("draw", draw))
+        for name, make in (
+            ("masks", masks),
+            ("draw", draw),
+            ("counting", counting),
+            ("near", near),
+            ("word_map", word_map),
+        )
         for lang in WORDS
     }
 
