@@ -56,6 +56,8 @@ class Paradigm:
 
 PARADIGMS = (
     Paradigm("n-gram", "ngram:kneser_ney", (("kenlm", ""), ("nltk", ""))),
+    Paradigm("bag of words", "bow:words", ()),
+    Paradigm("TF-IDF", "tfidf:words", ()),
     Paradigm("Word2Vec", "word2vec:tiny", (("word2vec", ""),)),
     Paradigm("LSTM language model", "lstm:tiny", (("lstm", ""),)),
     Paradigm("GRU language model", "gru:tiny", (("gru", ""),)),

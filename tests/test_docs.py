@@ -32,7 +32,7 @@ def module(path: Path) -> ModuleType:
     """A file of Python that is no part of a package."""
     spec = importlib.util.spec_from_file_location(f"page_{path.stem}", path)
     assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
+    found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(found)
     return found
 
@@ -150,7 +150,8 @@ def test_the_table_of_paradigms_is_whole_and_fresh() -> None:
     assert set(rows) == {paradigm.recipe for paradigm in program.PARADIGMS}
     assert {name.partition(":")[0] for name in rows} == set(config.recipes())
     for name, (_, _, _, lines, double, single, *_, picture) in rows.items():
-        assert double != "–" or single != "–" or name.startswith("ngram"), f"{name}: no parity"
+        counted_only = name.startswith(("ngram", "bow", "tfidf"))  # nothing to differentiate; told in tests/
+        assert double != "–" or single != "–" or counted_only, f"{name}: no parity"
         if "(" in picture:
             drawn = DOCS / picture[picture.index("(") + 1 : -1]
             assert name in drawn.read_text(encoding="utf-8")
