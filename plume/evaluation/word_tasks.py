@@ -28,8 +28,8 @@ def similarity(vectors: WordVectors, path: Path) -> dict[str, Any]:
     cosines, scores, asked = [], [], 0
     for a, b, score in _pairs(path):
         asked += 1
-        if (found := _both(vectors, a, b)) is not None:
-            cosines.append(found)
+        if vectors.row(a) is not None and vectors.row(b) is not None:
+            cosines.append(vectors.similarity(a, b))
             scores.append(score)
     if not asked:
         raise UserError(f"{path} holds no lines of two words and a number")
@@ -39,13 +39,6 @@ def similarity(vectors: WordVectors, path: Path) -> dict[str, Any]:
     result["spearman"] = float(np.corrcoef(_ranks(x), _ranks(y))[0, 1]) if enough else None
     result["pearson"] = float(np.corrcoef(x, y)[0, 1]) if enough else None
     return result
-
-
-def _both(vectors: WordVectors, a: str, b: str) -> float | None:
-    try:
-        return vectors.similarity(a, b)
-    except UserError:
-        return None
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str, float]]:

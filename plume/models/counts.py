@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from plume.errors import UserError
 
 Ints = NDArray[Any]
+_WORTH_THREADS = 1 << 16  # tokens
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,13 @@ class Counts:
             ValueError: ``order < 1``, or an id outside ``range(vocab_size)``.
             UserError: there is nothing to count.
         """
-        return Counts._of(*laid_out(streams, vocab_size, eos), order, vocab_size, eos)
+        return Counts.of_documents(*joined(streams), order, vocab_size, eos=eos)
 
     @staticmethod
     def of_documents(ids: Ints, ends: Ints, order: int, vocab_size: int, *, eos: int | None = None) -> Counts:
         """The same of documents that lie end to end: ``ids`` [N], and ``ends`` [D + 1], where each begins, and the
         end."""
-        check(ids, vocab_size)
-        lengths = np.diff(ends)
-        room = 1 if eos is None else 2  # the begin mark, and the end
-        begins = ends[:-1] - ends[0] + room * np.arange(len(lengths))
-        tokens = np.empty(len(ids) + room * len(lengths), np.int64)
-        tokens[begins] = vocab_size
-        if eos is not None:
-            tokens[begins + lengths + 1] = eos
-        tokens[np.arange(len(ids)) + np.repeat(room * np.arange(len(lengths)) + 1, lengths)] = ids
-        return Counts._of(tokens, begins, order, vocab_size, eos)
+        return Counts._of(*laid_out(ids, ends, vocab_size, eos), order, vocab_size, eos)
 
     @staticmethod
     def _of(tokens: Ints, begins: Ints, order: int, vocab_size: int, eos: int | None) -> Counts:
@@ -103,19 +96,13 @@ class Counts:
         ends_here = tokens.copy()
         if eos is None:
             ends_here[begins] = vocab_size + 1  # a stream's begin is no context
-        keys = np.empty(len(tokens), np.int64)
-        for k in range(2, order + 1):
-            below, seen = grams[-1]
-            none = len(below) * vocab_size  # no n-gram ends here: these keys come after all others
-            np.multiply(ends_here[:-1], vocab_size, out=keys[1:])
-            keys += tokens
-            keys[begins] = none
-            packed, bits = _packed(keys, none)
-            packed.sort()
-            key, first, counts, inverse = kernels.distinct(packed, bits, none, k < order)
-            lefts.append(_left(ends_here[first], seen, eos))
-            grams.append((key, counts))
-            ends_here = inverse
+        with ThreadPoolExecutor(kernels.threads()) as pool:
+            for k in range(2, order + 1):
+                seen = grams[-1][1]
+                key, first, counts, which = _next(pool, ends_here, tokens, seen, vocab_size, k < order)
+                lefts.append(_left(ends_here[first], seen, eos))
+                grams.append((key, counts))
+                ends_here = which
         return _counts(vocab_size, eos, grams, lefts)
 
     def merge(self, other: Counts) -> Counts:
@@ -136,6 +123,43 @@ def _counts(vocab_size: int, eos: int | None, grams: list[tuple[Ints, Ints]], le
         left = lefts[k] if k < len(lefts) else count
         levels.append(Level(key, count, left, vocab_size, len(grams[k - 1][0]) if k else 1))
     return Counts(vocab_size, eos, tuple(levels))
+
+
+def _next(
+    pool: ThreadPoolExecutor, ends_here: Ints, tokens: Ints, seen: Ints, size: int, more: bool
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """The distinct n-grams of the next order, the first position of each, how often each occurs, and, with ``more``,
+    which ends at each position (as many as there are: none).
+
+    ``ends_here`` [T] and ``seen`` say it of the order below. Threads take contexts that occur about equally often, so
+    their number changes nothing.
+    """
+    from plume.models import ngram_kernels as kernels
+
+    bits = (len(tokens) - 1).bit_length()
+    if ((len(seen) + 1) * size).bit_length() + bits > 63:
+        raise UserError("too much text for one piece of counting: count it in smaller ones")
+    so_far = np.concatenate([[0], np.cumsum(seen)])
+    workers = kernels.threads() if len(tokens) > _WORTH_THREADS else 1
+    cuts = np.searchsorted(so_far, so_far[-1] * np.arange(workers + 1) // workers)
+    cuts[0], cuts[-1] = 0, len(seen)
+
+    def part(first: int, end: int) -> tuple[Ints, int]:
+        room = int(so_far[end] - so_far[first])
+        packed = kernels.keyed(ends_here, tokens, size, bits, first, end, room)
+        packed.sort()
+        return packed, kernels.kinds(packed, bits)
+
+    parts = list(pool.map(part, cuts[:-1].tolist(), cuts[1:].tolist()))
+    begins = np.cumsum([0, *(many for _, many in parts)]).tolist()
+    key, first, counts = (np.empty(begins[-1], np.int64) for _ in range(3))
+    which = np.full(len(tokens) if more else 0, begins[-1])
+    list(
+        pool.map(
+            lambda p, at: kernels.distinct(p[0], bits, at, key, first, counts, which), parts, begins[:-1]
+        )
+    )
+    return key, first, counts, which
 
 
 def _left(suffixes: Ints, below: Ints, eos: int | None) -> Ints:
@@ -173,21 +197,23 @@ def _renumbered(key: Ints, contexts: Ints, size: int) -> Ints:
     return contexts[context] * size + token
 
 
-def laid_out(streams: Iterable[ArrayLike], vocab_size: int, eos: int | None) -> tuple[Ints, Ints]:
-    """All streams in one array, each behind a begin mark, and where those marks are."""
+def joined(streams: Iterable[ArrayLike]) -> tuple[Ints, Ints]:
+    """Streams end to end, and where each begins, and the end."""
     parts = [np.asarray(stream) for stream in streams]
-    if eos is not None:
-        end = np.array([eos])
-        parts = [part for ids in parts for part in ((ids,) if len(ids) and ids[-1] == eos else (ids, end))]
-    if not sum(map(len, parts)):
+    ends = np.cumsum([0, *map(len, parts)])
+    ids = np.concatenate([np.zeros(0, np.int64), *parts], dtype=np.int64, casting="unsafe")
+    return ids, ends
+
+
+def laid_out(ids: Ints, ends: Ints, vocab_size: int, eos: int | None) -> tuple[Ints, Ints]:
+    """Documents (see ``Counts.of``) each behind a begin mark, and where those marks are."""
+    from plume.models import ngram_kernels as kernels
+
+    check(ids, vocab_size)
+    if eos is None and not len(ids):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    tokens = np.concatenate(parts).astype(np.int64, copy=False)
-    check(tokens, vocab_size)
-    if eos is None:
-        starts = np.cumsum([0, *map(len, parts[:-1])])
-    else:
-        starts = np.append(0, np.flatnonzero(tokens[:-1] == eos) + 1)
-    return np.insert(tokens, starts, vocab_size), starts + np.arange(len(starts))
+    ends = np.ascontiguousarray(ends, np.int64)
+    return kernels.marked(np.ascontiguousarray(ids), ends - ends[0], vocab_size, -1 if eos is None else eos)
 
 
 def check(ids: Ints, vocab_size: int) -> None:
@@ -195,20 +221,6 @@ def check(ids: Ints, vocab_size: int) -> None:
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
         raise ValueError(f"token id {wrong} is outside the vocabulary of {vocab_size}")
-
-
-def _packed(keys: Ints, most: int) -> tuple[Ints, int]:
-    """Key and position in one number: sorting numbers is several times faster than sorting positions by them.
-
-    Raises:
-        UserError: they do not fit into one.
-    """
-    bits = (len(keys) - 1).bit_length()
-    if most.bit_length() + bits > 63:
-        raise UserError("too much text for one piece of counting: count it in smaller ones")
-    packed = keys << bits
-    packed |= np.arange(len(keys))
-    return packed, bits
 
 
 class Runs:

@@ -7,6 +7,7 @@ of context ``c`` begin. No lookup is ever for a token that is not below the voca
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 F = TypeVar("F", bound=Callable[..., Any])
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
+LANES = 16  # tokens that are looked up side by side
+BLOCK_BITS = 8  # of the n-grams for which it is known how many frequent ones come before them
 
 
 def compiled(function: F) -> F:
@@ -24,44 +27,61 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-@compiled
-def distinct(packed: Ints, bits: int, end: int, inverse: bool) -> tuple[Ints, Ints, Ints, Ints]:
-    """The distinct keys below ``end`` in ``packed``, which holds key << bits | position, ascending.
+def threads() -> int:
+    """How many threads to use: ``OMP_NUM_THREADS``, as torch has it, else a core each."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdigit() and int(given) else int(numba.config.NUMBA_NUM_THREADS)
 
-    Returns each key, the first position that has it, how many have it, and, where asked for, which one each
-    position has (as many as there are: none).
+
+@compiled
+def keyed(ends_here: Ints, tokens: Ints, size: int, bits: int, first: int, end: int, room: int) -> Ints:
+    """``key << bits | position`` of every position with an n-gram whose context lies between ``first`` and ``end``.
+
+    ``ends_here``: the n-gram of the order below at each position. A token of ``size`` is a mark, which ends none.
+    There are at most ``room``. Key and position are one number since sorting numbers is several times faster than
+    sorting positions by them.
     """
-    mask = (1 << bits) - 1
-    size = len(packed)
-    valid = size
-    while valid and packed[valid - 1] >> bits >= end:
-        valid -= 1
+    packed = np.empty(room + 1, np.int64)
+    many = 0
+    for i in range(1, len(tokens)):
+        context = ends_here[i - 1]
+        packed[many] = (context * size + tokens[i]) << bits | i
+        many += (context >= first) & (context < end) & (tokens[i] < size)
+    return packed[:many]
+
+
+@compiled
+def kinds(packed: Ints, bits: int) -> int:
+    """How many keys there are in what ``keyed`` gives, ascending."""
     many = 0
     last = -1
-    for i in range(valid):
+    for i in range(len(packed)):
         key = packed[i] >> bits
         many += key != last
         last = key
-    keys = np.empty(many, np.int64)
-    firsts = np.empty(many, np.int64)
-    counts = np.zeros(many, np.int64)
-    which = np.empty(size if inverse else 0, np.int64)
+    return many
+
+
+@compiled
+def distinct(packed: Ints, bits: int, at: int, keys: Ints, firsts: Ints, counts: Ints, which: Ints) -> None:
+    """The distinct keys of what ``keyed`` gives, ascending, as entries ``at`` and the following of an order.
+
+    Fills ``keys``, the first position that has each, how many have it, and, where that is asked for, which entry each
+    position has.
+    """
     last = -1
-    at = -1
-    for i in range(valid):
-        key, position = packed[i] >> bits, packed[i] & mask
+    at -= 1
+    for i in range(len(packed)):
+        key, position = packed[i] >> bits, packed[i] & ((1 << bits) - 1)
         if key != last:
             at += 1
             keys[at] = key
             firsts[at] = position
+            counts[at] = 0
             last = key
         counts[at] += 1
-        if inverse:
+        if len(which):
             which[position] = at
-    if inverse:
-        for i in range(valid, size):
-            which[packed[i] & mask] = many
-    return keys, firsts, counts, which
 
 
 @compiled
@@ -171,9 +191,54 @@ def pair_codes(a: Floats, b: Floats) -> tuple[Ints, Floats]:
 
 
 @compiled
+def marked(ids: Ints, ends: Ints, mark: int, eos: int) -> tuple[Ints, Ints]:
+    """Documents ``ids[ends[d]:ends[d + 1]]`` end to end, each behind a ``mark``, and where the marks are.
+
+    With ``eos`` (-1: none) each is closed by one, unless it is already, and a new one begins behind one in its midst.
+    """
+    begins = len(ends) - 1
+    size = ends[-1] - ends[0]
+    for d in range(len(ends) - 1):
+        if eos >= 0:
+            for i in range(ends[d], ends[d + 1] - 1):
+                begins += ids[i] == eos
+            size += ends[d] == ends[d + 1] or ids[ends[d + 1] - 1] != eos
+    tokens = np.empty(size + begins, np.int64)
+    where = np.empty(begins, np.int64)
+    at = number = 0
+    for d in range(len(ends) - 1):
+        tokens[at] = mark
+        where[number] = at
+        at += 1
+        number += 1
+        last = np.int64(-1)
+        for i in range(ends[d], ends[d + 1]):
+            if last == eos and eos >= 0:
+                tokens[at] = mark
+                where[number] = at
+                at += 1
+                number += 1
+            last = ids[i]
+            tokens[at] = last
+            at += 1
+        if eos >= 0 and last != eos:
+            tokens[at] = eos
+            at += 1
+    return tokens, where
+
+
+@compiled
+def lowest(tokens: Ints, unigram: Floats, prob: Floats) -> None:
+    """The lowest order's answers to each of ``tokens``: fills ``prob``; 1 where there is a mark."""
+    for t in range(len(tokens)):
+        prob[t] = unigram[tokens[t]] if tokens[t] < len(unigram) else 1.0
+
+
+@compiled
 def answer(
     tokens: Ints,
-    context: Ints,
+    mark: int,
+    below: Ints,
     lower: Floats,
     base: Ints,
     offset: Ints,
@@ -182,6 +247,7 @@ def answer(
     seen: Ints,
     many_at: Ints,
     many: Ints,
+    rank: Ints,
     listed: NDArray[np.float32],
     code: Ints,
     table: Floats,
@@ -191,35 +257,60 @@ def answer(
 ) -> None:
     """One order's answers to each of ``tokens``: fills ``prob``, and ``found`` with the n-gram that ends there.
 
-    ``context``: the entry of the order below that ends before the token, -1 for none, where ``prob`` stays as it
-    is (the order below's answer). ``lower``: what the order below gives. ``seen``: counts as bytes, 255 for those
-    that stand in ``many``; where it is empty, ``listed`` has log10 p instead. ``table[code]``: a context's total
-    and weight.
+    ``below``: the n-gram of the order below that ends at each position; where none ends before a token, ``prob`` stays
+    as it is (the order below's answer), as it does at marks. ``lower``: what the order below gives. ``seen``: counts as
+    bytes, 255 for those that stand in ``many``, of which ``rank`` come before each block; where it is empty, ``listed``
+    has log10 p instead. ``table[code]``: a
+    context's total and weight.
+
+    Sixteen tokens are looked up side by side and without branches, so that the processor waits for their memory at
+    once and not for each in turn.
     """
-    ends = len(token)
-    for t in range(len(tokens)):
-        found[t] = -1
-        c = context[t]
-        if c < 0:
-            continue
-        low = base[c >> shift] + offset[c]
-        end = base[(c + 1) >> shift] + offset[c + 1]
-        wanted = tokens[t]
-        left = end - low
-        while left > 0:
-            half = left >> 1
-            right = token[low + half] < wanted
-            low = low + half + 1 if right else low
-            left = left - half - 1 if right else half
-        weight = table[code[c], 1]
-        if low >= end or low >= ends or token[low] != wanted:
-            prob[t] = weight * lower[t]
-            continue
-        found[t] = low
-        if len(listed):
-            prob[t] = 10.0 ** np.float64(listed[low])
-            continue
-        n = np.int64(seen[low])
-        if n == 255:
-            n = many[np.searchsorted(many_at, low)]
-        prob[t] = (n - discount[n if n < 3 else 3]) / table[code[c], 0] + weight * lower[t]
+    known = token if len(token) else np.zeros(1, token.dtype)
+    last = len(known) - 1
+    low, left, end = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    wanted, context = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    here, count, which = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(0, len(tokens), LANES):
+        lanes = min(LANES, len(tokens) - first)
+        most = np.int64(0)
+        for j in range(lanes):
+            t = first + j
+            wanted[j] = tokens[t]
+            before = below[t - 1] if t and tokens[t] < mark else np.int64(-1)
+            context[j] = before
+            c = max(before, np.int64(0))
+            low[j] = np.int64(base[c >> shift]) + np.int64(offset[c])
+            end[j] = np.int64(base[(c + 1) >> shift]) + np.int64(offset[c + 1]) if before >= 0 else low[j]
+            left[j] = end[j] - low[j]
+            most = max(most, left[j])
+        while most > 1:
+            for j in range(lanes):
+                half = left[j] >> 1
+                low[j] += half * (known[max(low[j] + half - 1, 0)] < wanted[j])
+                left[j] -= half
+            most -= most >> 1
+        frequent = 0
+        for j in range(lanes):
+            low[j] += (left[j] > 0) & (known[min(low[j], last)] < wanted[j])
+            at = min(low[j], last)
+            here[j] = (low[j] < end[j]) & (known[at] == wanted[j])
+            low[j] = at
+            found[first + j] = here[j] * (at + 1) - 1
+            count[j] = seen[at] if len(seen) else 0
+            which[frequent] = j
+            frequent += here[j] & (count[j] == 255)
+        for k in range(frequent):
+            at = low[which[k]]
+            place = rank[at >> BLOCK_BITS]
+            while many_at[place] != at:
+                place += 1
+            count[which[k]] = many[place]
+        for j in range(lanes):
+            t, c = first + j, code[max(context[j], np.int64(0))]
+            before, passed = prob[t], table[c, 1] * lower[t]
+            if len(listed):
+                passed = 10.0 ** np.float64(listed[low[j]]) if here[j] else passed
+            else:
+                passed += here[j] * ((count[j] - discount[min(count[j], 3)]) / table[c, 0])
+            prob[t] = passed if context[j] >= 0 else before

@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +22,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plume.errors import UserError
-from plume.models.counts import Counts, check, laid_out
+from plume.models.counts import Counts, check, joined, laid_out
 from plume.models.smoothing import NAMES, Discounts, KneserNey, Laplace, Smoothed, Smoothing, smooth
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
 FORMAT = "plume-ngrams-2"
-_CHUNK = 1 << 15  # tokens asked about at once: what is known of them stays in the cache
+_PIECE = 1 << 14  # tokens that a thread takes at once: what is known of them stays in its cache
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ class Order:
     def start(self) -> Ints:
         """Where each context's n-grams begin, and the end: [N_{k-1} + 1]."""
         found: Ints = self.base[np.arange(len(self.offset)) >> self.shift] + self.offset
+        return found
+
+    @cached_property
+    def rank(self) -> Ints:
+        """How many of ``many`` come before each block of n-grams: looking for one, that is where to begin."""
+        from plume.models import ngram_kernels as kernels
+
+        blocks = np.arange((len(self) >> kernels.BLOCK_BITS) + 1) << kernels.BLOCK_BITS
+        found: Ints = np.searchsorted(self.many_at, blocks)
         return found
 
     def counts(self, here: slice) -> Ints:
@@ -241,36 +252,49 @@ class NGrams:
 
         ``exp(-score.mean())`` is the perplexity of spec 01 section 4.
         """
-        if self.eos is None:
-            return np.concatenate([np.zeros(0), *(self.log_probs(ids) for ids in streams)])
-        return self._log_probs(laid_out(streams, self.vocab_size, self.eos)[0])
+        return self._log_probs(laid_out(*joined(streams), self.vocab_size, self.eos)[0])
+
+    def score_documents(self, ids: Ints, ends: Ints) -> Floats:
+        """The same of documents that lie end to end: ``ids`` [N], and ``ends`` [D + 1], where each begins, and the
+        end."""
+        return self._log_probs(laid_out(ids, ends, self.vocab_size, self.eos)[0])
 
     def _log_probs(self, tokens: Ints) -> Floats:
-        """log p of each of ``tokens`` that is no begin mark, given what stands before it."""
-        prob = np.empty(len(tokens))
-        reach = self.order - 1  # the tokens before a chunk that it must know
-        for first in range(0, len(tokens), _CHUNK):
-            begin = max(0, first - reach)
-            prob[first : first + _CHUNK] = self._probs(tokens[begin : first + _CHUNK])[first - begin :]
-        with np.errstate(divide="ignore"):
-            found: Floats = np.log(prob[tokens < self.vocab_size])
-        return found
+        """log p of each of ``tokens`` that is no begin mark, given what stands before it; on all threads, whose number
+        changes no bit."""
+        from plume.models import ngram_kernels as kernels
+
+        logs = np.empty(len(tokens))
+        reach = self.order - 1  # the tokens before a piece that it must know
+
+        def fill(first: int) -> None:
+            begin, end = max(0, first - reach), first + _PIECE
+            with np.errstate(divide="ignore"):
+                np.log(self._probs(tokens[begin:end])[first - begin :], out=logs[first:end])
+
+        firsts = range(0, len(tokens), _PIECE)
+        if (workers := min(len(firsts), kernels.threads())) > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(fill, firsts))
+        else:
+            for first in firsts:
+                fill(first)
+        return logs[tokens < self.vocab_size]
 
     def _probs(self, tokens: Ints) -> Floats:
         from plume.models import ngram_kernels as kernels
 
-        real = tokens < self.vocab_size
-        prob = self.unigram[np.where(real, tokens, 0)]
+        prob, found = np.empty(len(tokens)), tokens
+        kernels.lowest(tokens, self.unigram, prob)
         lowest = prob.copy() if self.straight else prob
-        context = np.full(len(tokens), -1)
-        found = tokens
+        if self.eos is None:  # a plain stream's beginning is no context
+            found = np.where(tokens < self.vocab_size, tokens, -1)
         for order in self.orders:
-            context[1:] = found[:-1]
-            context[~real] = -1
-            found = np.empty(len(tokens), np.int64)
+            below, found = found, np.empty(len(tokens), np.int64)
             kernels.answer(
-                tokens, context, lowest, order.base, order.offset, order.shift, order.token, order.seen,
-                order.many_at, order.many, order.listed, order.code, order.table, order.discount, prob, found,
+                tokens, self.vocab_size, below, lowest, order.base, order.offset, order.shift, order.token,
+                order.seen, order.many_at, order.many, order.rank, order.listed, order.code, order.table,
+                order.discount, prob, found,
             )  # fmt: skip
         return prob
 

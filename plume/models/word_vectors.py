@@ -75,9 +75,12 @@ class WordVectors:
         order = rough[np.argsort(-scores[rough], kind="stable")][:size]
         return [(self.words[row], float(scores[row])) for row in order.tolist()]
 
+    def row(self, word: str) -> int | None:
+        """The row of ``word`` as it stands, else in small letters; None: it has no vector."""
+        return self.index.get(word, self.index.get(word.lower()))
+
     def _row(self, word: str) -> int:
-        row = self.index.get(word, self.index.get(word.lower()))
-        if row is None:
+        if (row := self.row(word)) is None:
             near = get_close_matches(word, self.words[:50_000], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"{word!r} is none of the {len(self.words):,} words that have a vector{hint}")
