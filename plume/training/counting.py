@@ -206,5 +206,5 @@ def nats(model: NGrams, tokens: Tokens, most: int = _SCORED) -> float | None:
     enough = min(tokens.num_documents, int(np.searchsorted(ends, most, "left")))
     if not enough:
         return None
-    documents = [np.asarray(tokens.ids[a:b]) for a, b in pairwise(ends[: enough + 1].tolist())]
-    return float(-model.score(documents).mean())
+    ids = np.asarray(tokens.ids[ends[0] : ends[enough]])
+    return float(-model.score_documents(ids, ends[: enough + 1]).mean())

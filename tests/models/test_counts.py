@@ -388,6 +388,29 @@ def test_documents_end_to_end_count_as_apart() -> None:
             np.testing.assert_array_equal(a.count, b.count)
 
 
+@pytest.mark.parametrize("eos", [EOS, None])
+def test_neither_threads_nor_pieces_change_a_bit(monkeypatch: pytest.MonkeyPatch, eos: int | None) -> None:
+    draw = np.random.default_rng(7)
+    documents = [draw.zipf(1.3, draw.integers(0, 30)).clip(max=90) for _ in range(60)]
+    documents[3] = np.array([4, EOS, 5, EOS, EOS, 6])  # packed, where there are ends
+    ids, ends = np.concatenate(documents), np.cumsum([0, *map(len, documents)])
+
+    def found() -> list[bytes]:
+        counts = Counts.of_documents(ids, ends, 4, 91, eos=eos)
+        arrays = [a for level in counts.levels for a in (level.key, level.count, level.left)]
+        model = NGrams.of(counts, QUIET)
+        return [a.tobytes() for a in (*arrays, model.score(documents), model.score_documents(ids, ends))]
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = found()
+    assert alone[-1] == alone[-2]
+    monkeypatch.setattr("plume.models.counts._WORTH_THREADS", 0)
+    for threads, piece in (("2", 100), ("3", 7), ("5", 64)):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        monkeypatch.setattr("plume.models.ngrams._PIECE", piece)
+        assert found() == alone, (threads, piece)
+
+
 @settings(max_examples=40, deadline=None)
 @given(corpora, st.integers(1, 4), st.sampled_from([(0, 0, 1), (0, 1), (0, 1, 2), (0, 0, 0, 3)]))
 def test_what_pruning_drops_goes_to_the_order_below(

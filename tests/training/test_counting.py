@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +122,49 @@ def test_counting_that_was_stopped_goes_on_and_gives_the_same_model(
     assert len(added) > 4 and added == list(range(len(added))), "what was counted is not counted again"
     assert RunFolder(stopped).ngrams.read_bytes() == RunFolder(straight).ngrams.read_bytes()
     assert not RunFolder(stopped).counts.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from plume import config
+from plume.models.counts import Runs
+from plume.training.counting import count
+
+add = Runs.add
+
+def kill(self, number, counts):
+    if number == 2:  # its files are written, but have no name yet
+        Path.rename = lambda self, to: os.kill(os.getpid(), signal.SIGKILL)
+    add(self, number, counts)
+
+Runs.add = kill
+recipe = config.override(config.resolve("ngram:kneser_ney"), sys.argv[3:])
+count(recipe, data=[Path(sys.argv[1])], out=Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_counting_that_was_killed_goes_on_and_gives_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = text(tmp_path, "zh"), tmp_path / "killed"
+    settings = ["model.order=4", "piece_tokens=600", *WORDS["zh"]]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(data), str(out), *settings], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pieces = sorted(path.name for path in next(RunFolder(out).counts.iterdir()).iterdir())
+    assert [name for name in pieces if name[0] != "."] == ["000000", "000001"] and len(pieces) == 3
+    add, added = Runs.add, []
+
+    def note(self: Runs, number: int, counts: Counts) -> None:
+        added.append(number)
+        add(self, number, counts)
+
+    monkeypatch.setattr(Runs, "add", note)
+    count(recipe("kneser_ney", "zh", *settings), data=[data], out=out)
+    assert added[0] == 2 and added == [*range(2, 2 + len(added))]
+    straight = count(recipe("kneser_ney", "zh", "model.order=4"), data=[data], out=tmp_path / "straight")
+    assert RunFolder(out).ngrams.read_bytes() == RunFolder(straight).ngrams.read_bytes()
 
 
 def test_a_finished_run_says_so_and_another_configuration_is_refused(
