@@ -39,6 +39,8 @@ FAMILIES = {
     "t5": ["t5:tiny", "tokenizer.vocab_size=500", "model.d_head=16", *ATTENTION],
     "joint": ["joint:tiny", "tokenizer.vocab_size=500", "model.d_head=16", *ATTENTION],
     "lstm": ["lstm:tiny", "tokenizer.vocab_size=400"],
+    "word2vec": ["word2vec:tiny"],
+    "word2vec-batch": ["word2vec:tiny", "training.updates=batch", "windows.shuffled=true"],
 }
 
 

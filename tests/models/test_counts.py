@@ -388,6 +388,13 @@ def test_documents_end_to_end_count_as_apart() -> None:
             np.testing.assert_array_equal(a.count, b.count)
 
 
+def test_a_plain_streams_beginning_is_no_context() -> None:
+    counts = Counts.of([[0, 1, 0, 2, 0, 1], [2]], 2, 3)
+    pairs = [divmod(int(key), 3) for key in counts.levels[1].key]
+    assert pairs == [(0, 1), (0, 2), (1, 0), (2, 0)]
+    assert counts.levels[0].left[:3].tolist() == [2, 1, 1], "nor does it stand before a token"
+
+
 @pytest.mark.parametrize("eos", [EOS, None])
 def test_neither_threads_nor_pieces_change_a_bit(monkeypatch: pytest.MonkeyPatch, eos: int | None) -> None:
     draw = np.random.default_rng(7)
