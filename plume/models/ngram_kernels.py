@@ -30,7 +30,7 @@ def compiled(function: F) -> F:
 def threads() -> int:
     """How many threads to use: ``OMP_NUM_THREADS``, as torch has it, else a core each."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(given) if given.isdigit() and int(given) else int(numba.config.NUMBA_NUM_THREADS)
+    return int(given) if given.isdigit() and int(given) else os.cpu_count() or 1
 
 
 @compiled
@@ -235,9 +235,24 @@ def lowest(tokens: Ints, unigram: Floats, prob: Floats) -> None:
 
 
 @compiled
+def asked(tokens: Ints, below: Ints, mark: int, bits: int, token_bits: int, drop: int, packed: Ints) -> int:
+    """Which of ``tokens`` an order is asked about, as context, token and position in one number; how many.
+
+    Those are all but marks, behind an n-gram of the order ``below``. Of a token's ``token_bits`` the lowest are dropped
+    where there is no room for all.
+    """
+    many = 0
+    for t in range(1, len(tokens)):
+        packed[many] = ((below[t - 1] << token_bits | tokens[t]) >> drop) << bits | t
+        many += (below[t - 1] >= 0) & (tokens[t] < mark)
+    return many
+
+
+@compiled
 def answer(
+    packed: Ints,
+    bits: int,
     tokens: Ints,
-    mark: int,
     below: Ints,
     lower: Floats,
     base: Ints,
@@ -255,13 +270,13 @@ def answer(
     prob: Floats,
     found: Ints,
 ) -> None:
-    """One order's answers to each of ``tokens``: fills ``prob``, and ``found`` with the n-gram that ends there.
+    """One order's answers to what it is ``asked``: fills ``prob``, and ``found`` with the n-gram that ends there.
 
-    ``below``: the n-gram of the order below that ends at each position; where none ends before a token, ``prob`` stays
-    as it is (the order below's answer), as it does at marks. ``lower``: what the order below gives. ``seen``: counts as
-    bytes, 255 for those that stand in ``many``, of which ``rank`` come before each block; where it is empty, ``listed``
-    has log10 p instead. ``table[code]``: a
-    context's total and weight.
+    ``packed`` ends in positions of ``bits`` bits, ascending by what stands before them: so the model's memory is read
+    from front to back. Of other ``tokens`` ``prob`` stays as it is (the order below's answer). ``below``: the n-gram of
+    the order below at each position. ``lower``: what the order below gives. ``seen``: counts as bytes, 255 for those
+    that stand in ``many``, of which ``rank`` come before each block; where it is empty, ``listed`` has log10 p instead.
+    ``table[code]``: a context's total and weight.
 
     Sixteen tokens are looked up side by side and without branches, so that the processor waits for their memory at
     once and not for each in turn.
@@ -269,19 +284,18 @@ def answer(
     known = token if len(token) else np.zeros(1, token.dtype)
     last = len(known) - 1
     low, left, end = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    place = np.empty(LANES, np.int64)
     wanted, context = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     here, count, which = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
-    for first in range(0, len(tokens), LANES):
-        lanes = min(LANES, len(tokens) - first)
+    for first in range(0, len(packed), LANES):
+        lanes = min(LANES, len(packed) - first)
         most = np.int64(0)
         for j in range(lanes):
-            t = first + j
-            wanted[j] = tokens[t]
-            before = below[t - 1] if t and tokens[t] < mark else np.int64(-1)
-            context[j] = before
-            c = max(before, np.int64(0))
+            t = packed[first + j] & ((1 << bits) - 1)
+            place[j], wanted[j], c = t, tokens[t], below[t - 1]
+            context[j] = c
             low[j] = np.int64(base[c >> shift]) + np.int64(offset[c])
-            end[j] = np.int64(base[(c + 1) >> shift]) + np.int64(offset[c + 1]) if before >= 0 else low[j]
+            end[j] = np.int64(base[(c + 1) >> shift]) + np.int64(offset[c + 1])
             left[j] = end[j] - low[j]
             most = max(most, left[j])
         while most > 1:
@@ -296,21 +310,21 @@ def answer(
             at = min(low[j], last)
             here[j] = (low[j] < end[j]) & (known[at] == wanted[j])
             low[j] = at
-            found[first + j] = here[j] * (at + 1) - 1
+            found[place[j]] = here[j] * (at + 1) - 1
             count[j] = seen[at] if len(seen) else 0
             which[frequent] = j
             frequent += here[j] & (count[j] == 255)
         for k in range(frequent):
             at = low[which[k]]
-            place = rank[at >> BLOCK_BITS]
-            while many_at[place] != at:
-                place += 1
-            count[which[k]] = many[place]
+            number = rank[at >> BLOCK_BITS]
+            while many_at[number] != at:
+                number += 1
+            count[which[k]] = many[number]
         for j in range(lanes):
-            t, c = first + j, code[max(context[j], np.int64(0))]
-            before, passed = prob[t], table[c, 1] * lower[t]
+            t, c = place[j], code[context[j]]
+            passed = table[c, 1] * lower[t]
             if len(listed):
                 passed = 10.0 ** np.float64(listed[low[j]]) if here[j] else passed
             else:
                 passed += here[j] * ((count[j] - discount[min(count[j], 3)]) / table[c, 0])
-            prob[t] = passed if context[j] >= 0 else before
+            prob[t] = passed

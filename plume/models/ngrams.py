@@ -28,7 +28,7 @@ from plume.models.smoothing import NAMES, Discounts, KneserNey, Laplace, Smoothe
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
 FORMAT = "plume-ngrams-2"
-_PIECE = 1 << 14  # tokens that a thread takes at once: what is known of them stays in its cache
+_PIECE = 1 << 15  # tokens that a thread takes at once: what is known of them stays in its cache
 
 
 @dataclass(frozen=True)
@@ -289,10 +289,16 @@ class NGrams:
         lowest = prob.copy() if self.straight else prob
         if self.eos is None:  # a plain stream's beginning is no context
             found = np.where(tokens < self.vocab_size, tokens, -1)
+        packed = np.empty(len(tokens), np.int64)
+        bits, token_bits = len(tokens).bit_length(), self.vocab_size.bit_length()
         for order in self.orders:
-            below, found = found, np.empty(len(tokens), np.int64)
+            below, found = found, np.full(len(tokens), -1)
+            # In the order of the model: its memory is then read from front to back, if with gaps.
+            drop = max(0, len(order.offset).bit_length() + token_bits + bits - 63)
+            size = kernels.asked(tokens, below, self.vocab_size, bits, token_bits, drop, packed)
+            packed[:size].sort()
             kernels.answer(
-                tokens, self.vocab_size, below, lowest, order.base, order.offset, order.shift, order.token,
+                packed[:size], bits, tokens, below, lowest, order.base, order.offset, order.shift, order.token,
                 order.seen, order.many_at, order.many, order.rank, order.listed, order.code, order.table,
                 order.discount, prob, found,
             )  # fmt: skip
