@@ -58,6 +58,7 @@ Text = str | tuple[str, str]  # a text, or a pair of them
 Many = list[str] | tuple[str, ...]
 T = TypeVar("T")
 BATCH_SLOTS = 4096  # go through the network at once
+_ASKED = ("next_token", "masked_token", "permuted_token")  # the head that ``logits`` asks, the first there is
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,20 @@ class Run:
         if isinstance(self.model, SparseModel):
             return ("classify",)
         heads = set(self.model.heads)
+        # What continues or scores a text must answer with the tokens that it reads. ELMo reads characters and answers
+        # with the words of its table: it can be asked at every word, but a word that is not there has no probability.
+        speaks = any(isinstance(head, TokenHead) for head in self.model.heads.values())
         found = {
-            "generate": any(isinstance(head, TokenHead) for head in self.model.heads.values()),
+            "generate": speaks,
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels) and not self._tags,
             "tag": self._tags,
+            "loglikelihood": speaks,
+            "loglikelihood_rolling": speaks,
+            "logits": any(name in heads for name in _ASKED),
             "nearest": isinstance(self.model.backbone, Lookup),
         }
         found["analogy"] = found["similarity"] = found["nearest"]
-        found["loglikelihood"] = found["loglikelihood_rolling"] = found["logits"] = found["generate"]
         able = [name for name, yes in found.items() if yes]
         return (*able, "embed", "hidden_states")
 
@@ -255,7 +261,7 @@ class Run:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
 
         A causal family reads the text alone; BERT's reads [CLS] text [SEP]. An n-gram model's are log-probabilities of
-        what follows each token, in nats.
+        what follows each token, in nats. ELMo's are of its forward direction, a row a word.
 
         Raises:
             UserError: this model predicts no tokens.
@@ -266,10 +272,9 @@ class Run:
             rows = [self.model.next_token_log_probs(ids[: t + 1]) for t in range(len(ids))]
             return torch.tensor(np.array(rows).reshape(len(ids), self._vocab.size), dtype=torch.float32)
         speaker = self.speaker
-        name = next(n for n in ("next_token", "masked_token", "permuted_token") if n in speaker.heads)
-        head: Head = speaker.heads[name]
+        head: Head = speaker.heads[next(name for name in _ASKED if name in speaker.heads)]
         return self._each(
-            [self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker
+            [self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker, head.reads
         )[0]
 
     def hidden_states(self, text: Text) -> Tensor:
@@ -452,9 +457,12 @@ class Run:
         texts: Sequence[Slots[Array]],
         answer: Callable[[Slots[Array], Sequence[Tensor]], T],
         network: PretrainedModel | None = None,
-        reads: Reads = "last",
+        reads: Reads | None = None,
     ) -> list[T]:
-        """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together."""
+        """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together.
+
+        ``reads``: of one kind of states alone, as a head names it.
+        """
         found: dict[int, T] = {}
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         at = 0
@@ -464,7 +472,7 @@ class Run:
             examples = [Example(texts[i], self._reader.read_decoder(texts[i], self._vocab)) for i in group]
             batch = collate(examples, packed=False, pad_id=self._vocab.pad or 0).to(self._device)
             hidden = (network or self.network).backbone(batch.inputs, batch.decoder_inputs)
-            layers = hidden.layers or (hidden.last,) if reads == "last" else (hidden[reads],)
+            layers = hidden.layers or (hidden.last,) if reads is None else (hidden[reads],)
             for row, i in enumerate(group):
                 found[i] = answer(texts[i], [layer[row, : len(texts[i])] for layer in layers])
             at += size
@@ -532,8 +540,9 @@ def load(
         raise UserError(f"{path} is no folder: name a run, or a Hugging Face folder")
     if folder.checkpoints.is_dir() or folder.run.is_file():
         run = _load_run(folder, step, trust_code)
-    elif (path / "config.json").is_file():
-        if "class" in config.read(path / "config.json"):
+    elif interop.is_folder(path):
+        own = path / "config.json"
+        if own.is_file() and "class" in config.read(own):
             raise UserError(f"{path} holds a run that was begun but has no checkpoint yet: train it first")
         run = _load_published(path)
     else:

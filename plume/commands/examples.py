@@ -22,6 +22,7 @@ from plume.seeding import rng
 from plume.slots import Array, Example
 from plume.studies import pairs
 from plume.text.marks import SENTENCE
+from plume.text.spelling import WIDTH, shown
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
 from plume.text.units import Lexicon
@@ -181,10 +182,12 @@ def _most_telling(
     recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row], length: int
 ) -> Example[Array] | None:
     """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
-    best, best_score = None, (-1, -1.0, -1, False)
+    best, best_score = None, (-1, -1.0, -(10**9), False)
     for window, example in draws(recipe, tokenizer, texts, length):
         states = picture(example, tokenizer.pieces, tokenizer.vocabulary).states
-        score = (len(states), _whole(window), len(window), not window.special[0])
+        # As many slots as there is room for, or a few more: pairs of neighbours may be far more than words.
+        size = len(example.inputs) if len(example.inputs) <= length * 4 // 3 else -len(example.inputs)
+        score = (len(states), _whole(window), size, not window.special[0])
         if score > best_score:
             best, best_score = example, score
     return best
@@ -218,8 +221,12 @@ def picture_of(
         facts.append(phrase(language, "fact.windows", name=settings["windows"], length=length, drawn=drawn))
         if recipe.windows.carries:
             says.append(phrase(language, "says.carries"))
-    model = recipe.model
-    for band, times in Counter((model.bands or ()) if isinstance(model, TransformerConfig) else ()).items():
+    if len(np.unique(example.inputs.document_ids)) > 1:  # then the text cannot be read off the slots
+        words = " ".join(tokenizer.pieces([int(i) for i in objective.restore(example)]))
+        says.append(phrase(language, "source", words=words))
+    model, features = recipe.model, example.inputs.features
+    bands = Counter((model.bands or ()) if isinstance(model, TransformerConfig) else ())
+    for band, times in bands.items():
         if band is not None:
             total = settings["model.num_layers"]
             says.append(phrase(language, "says.bands", n=times, layers=total, band=band))
@@ -239,6 +246,8 @@ def picture_of(
         says=says,
         language=language,
         names={"label": objective.labels} if isinstance(objective, Classification) else {},
+        spelled=shown if features is not None and features.shape[1:] == (WIDTH,) else None,
+        bands=sorted(band for band in bands if band is not None),
         token_heads=[
             n for n, head in network.heads.items() if isinstance(head, TokenHead) or n in TOKEN_HEADS
         ],

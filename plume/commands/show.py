@@ -61,6 +61,13 @@ class Shown:
                             ],
                             "notes": {name: list(words) for name, words in stack.notes.items()},
                             "sees": ["".join("01"[int(seen)] for seen in row) for row in stack.sees],
+                            "banded": [
+                                {
+                                    "says": words,
+                                    "sees": ["".join("01"[int(seen)] for seen in row) for row in sees],
+                                }
+                                for words, sees in stack.banded
+                            ],
                             "across": ["".join("01"[int(seen)] for seen in row) for row in stack.across]
                             if stack.across is not None
                             else [],

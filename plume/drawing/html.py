@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 from plume.drawing.phrases import Language, language_of, phrase
@@ -59,7 +60,7 @@ def _stack(stack: Stack, language: Language) -> str:
     point = escape(phrase(language, "point"))
     return (
         f"<div class='stack' data-stack='{stack.name}'>{heading}<div class='strip'>{_strip(stack, language)}</div>"
-        f"<p class='told' data-point='{point}'>{point}</p>{_grid(stack, language)}</div>"
+        f"<p class='told' data-point='{point}'>{point}</p>{_grids(stack, language)}</div>"
     )
 
 
@@ -96,7 +97,16 @@ def _slot(q: int, slot: Drawn, stack: Stack, language: Language) -> str:
     )
 
 
-def _grid(stack: Stack, language: Language) -> str:
+def _grids(stack: Stack, language: Language) -> str:
+    """Who sees whom, and beside it who does in layers that look less far."""
+    caption = f"{escape(phrase(language, 'sees'))} <small>({escape(phrase(language, 'sees.row'))})</small>"
+    grids = [_grid(stack, language, caption)]
+    for words, sees in stack.banded:
+        grids.append(_grid(replace(stack, sees=sees, across=None), language, escape(words)))
+    return grids[0] if len(grids) == 1 else f"<div class='stacks'>{''.join(grids)}</div>"
+
+
+def _grid(stack: Stack, language: Language, caption: str) -> str:
     head = _columns(stack.slots)
     over = ""
     if stack.across is not None:
@@ -118,7 +128,6 @@ def _grid(stack: Stack, language: Language) -> str:
             f"<th scope='row'><small>{q}</small> {_piece(slot.shown)}</th>{cells}"
             f"<td class='answer says'>{f'→ {says}' if says else ''}</td></tr>"
         )
-    caption = f"{phrase(language, 'sees')} <small>({escape(phrase(language, 'sees.row'))})</small>"
     return (
         f"<div class='scroll'><table class='grid'><caption>{caption}</caption>"
         f"<thead>{over}<tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"

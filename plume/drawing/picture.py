@@ -50,6 +50,7 @@ class Stack:
     first: tuple[Drawn, ...] = ()
     across: np.ndarray[Any, np.dtype[np.bool_]] | None = None
     marked: frozenset[int] = frozenset()
+    banded: tuple[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]], ...] = ()
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -94,16 +95,20 @@ def picture(
     token_heads: Collection[str] = TOKEN_HEADS,
     marked: tuple[int, int] | None = None,
     directions: bool = False,
+    spelled: Callable[[Array], Sequence[str]] | None = None,
+    bands: Collection[int] = (),
 ) -> Picture:
     """Look at an example. ``pieces`` gives what a person reads for token ids, ``names`` the labels of a head,
     ``token_heads`` the heads that answer with a token; ``says`` are sentences to be added; ``marked`` is the (stack,
     slot) to point at. ``directions``: the two stacks read in one direction each and see nothing of one another (ELMo).
+    ``spelled`` tells what features [T, ...] a slot is read by; ``bands`` how far some layers look.
     """
-    words = _Words(pieces, language, names or {}, frozenset(token_heads))
+    words = _Words(pieces, language, names or {}, frozenset(token_heads), spelled)
     names_of: tuple[Name, Name] = ("forward", "backward") if directions else ("encoder", "decoder")
     first: Name = "inputs" if example.decoder_inputs is None else names_of[0]
-    stacks = [_stack(first, example.inputs, words, vocab)]
-    told = _says(example.inputs, stacks[0], language)
+    stack = _stack(first, example.inputs, words, vocab)
+    stacks = [replace(stack, banded=tuple(_banded(stack, example.inputs, band, language) for band in bands))]
+    told = [*_says(example.inputs, stack, language), *_of_words(example.inputs, words)]
     if example.decoder_inputs is not None:
         second = _stack(names_of[1], example.decoder_inputs, words, vocab)
         more = _says(example.decoder_inputs, second, language)
@@ -128,6 +133,7 @@ class _Words:
     language: Language
     names: Mapping[str, Sequence[str]]
     tokens: frozenset[str]
+    spelled: Callable[[Array], Sequence[str]] | None = None
 
     def answers(self, head: str, labels: Array) -> list[str]:
         if head in self.tokens:
@@ -159,7 +165,36 @@ def _stack(name: Name, slots: Slots[Array], words: _Words, vocab: Vocabulary) ->
     drawn = (
         Drawn(str(s), state, a, words.tokens) for s, state, a in zip(shown, states, answers, strict=True)
     )
-    return Stack(name, tuple(drawn), np.asarray(slots.sees()), _notes(slots, words.language))
+    notes = _notes(slots, words.language)
+    if slots.features is not None and words.spelled is not None:
+        notes["characters"] = tuple(words.spelled(slots.features))
+    return Stack(name, tuple(drawn), np.asarray(slots.sees()), notes)
+
+
+def _banded(
+    stack: Stack, slots: Slots[Array], band: int, language: Language
+) -> tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """What slots see in a layer of this band, which is drawn narrower where it is wider than the drawing."""
+    drawn = min(band, max(2, len(stack.slots) // 4))
+    at = np.asarray(slots.position_ids)
+    near = np.abs(at[:, None] - at[None, :]) < drawn
+    name = "sees.banded" if drawn == band else "sees.banded.narrowed"
+    return phrase(language, name, band=band, drawn=drawn), stack.sees & near
+
+
+def _of_words(slots: Slots[Array], words: _Words) -> list[str]:
+    """From which words the right answer is to be told, where some were drawn for that: in the first slot asked."""
+    says = []
+    for head in words.tokens & set(slots.labels):
+        noise = [values for name, values in slots.given.items() if name.rpartition(".")[0] == head]
+        asked = np.flatnonzero(slots.labels[head] != IGNORE)
+        if noise and len(asked):
+            slot = int(asked[0])
+            ids = [int(values[slot]) for values in noise if values[slot] >= 0]
+            [answer] = words.pieces([int(slots.labels[head][slot])])
+            others = ", ".join(words.pieces(ids))
+            says.append(phrase(words.language, "noise", n=slot, answer=answer, words=others))
+    return says
 
 
 def _notes(slots: Slots[Array], language: Language) -> dict[str, tuple[str, ...]]:

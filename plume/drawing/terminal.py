@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -54,7 +55,10 @@ def _panel(picture: Picture, width: int) -> Panel:
     for stack in picture.stacks:
         if stack.name != "inputs":
             parts += [Text(), Text(phrase(picture.language, f"stack.{stack.name}"), style="bold")]
-        parts += [Text(), *_strip(stack, picture, width), _grid(stack, picture, width)]
+        caption = f"{phrase(picture.language, 'sees')} ({phrase(picture.language, 'sees.row')})"
+        parts += [Text(), *_strip(stack, picture, width), _grid(stack, caption, picture, width)]
+        for words, sees in stack.banded:
+            parts += [Text(), _grid(replace(stack, sees=sees, across=None), words, picture, width)]
     parts += [Text(), _legend(picture), Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
     return Panel(Group(*parts), title=Text(picture.title, style="bold"), title_align="left", padding=(0, 1))
 
@@ -114,7 +118,7 @@ def _bottom(slot: Drawn) -> list[str]:
     return [*tokens, *(f"→{w}" for head, w in slot.answers.items() if head not in slot.tokens)] or [""]
 
 
-def _grid(stack: Stack, picture: Picture, width: int) -> Text:
+def _grid(stack: Stack, caption: str, picture: Picture, width: int) -> Text:
     """Who sees whom; of a second stack first what it sees of the first one, where there is room for both."""
     names = [_visible(slot.shown) for slot in stack.slots]
     column = min(12, max(map(cell_len, names)))
@@ -122,7 +126,7 @@ def _grid(stack: Stack, picture: Picture, width: int) -> Text:
     if before and column + 4 + 2 * (before + len(names)) + 2 > width:
         before = 0
     text = Text()
-    text.append(f"{phrase(picture.language, 'sees')} ({phrase(picture.language, 'sees.row')})\n", style="dim")
+    text.append(f"{caption}\n", style="dim")
     if before:
         over = set_cell_size(phrase(picture.language, "across"), 2 * before)
         text.append(" " * (column + 4) + over + "│ " + phrase(picture.language, "within") + "\n", style="dim")

@@ -33,6 +33,21 @@ def _framed(inside: Sequence[int]) -> Array:
     return row
 
 
+def shown(rows: Array) -> list[str]:
+    """Characters [T, 50] as a person reads them: bytes that are no ASCII in hexadecimal, padding by its number.
+
+    >>> shown(np.stack([characters(b"at"), characters("\u57ce".encode()), END]))
+    ['⟨ a t ⟩ +46', '⟨ e5 9f 8e ⟩ +45', '⟨ ■ ⟩ +47']
+    """
+    marks = {SENTENCE_BEGINS: "□", SENTENCE_ENDS: "■", WORD_BEGINS: "⟨", WORD_ENDS: "⟩"}
+    found = []
+    for row in rows.tolist():
+        inside = [i for i in row if i != PADDING]
+        words = [marks.get(i) or (chr(i - 1) if 32 < i - 1 < 127 else f"{i - 1:02x}") for i in inside]
+        found.append(" ".join([*words, f"+{len(row) - len(inside)}"]))
+    return found
+
+
 BEGIN = _framed([SENTENCE_BEGINS])
 END = _framed([SENTENCE_ENDS])
 

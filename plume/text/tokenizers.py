@@ -148,16 +148,28 @@ class WordBPE:
                 for character in piece:
                     counts[character] += int(raw[code])
         room = (self.vocab_size - len(_BRACKETS)) // 4  # each character stands inside words and at their end
+        alphabet = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:room])
         trainer = library.trainers.BpeTrainer(
             vocab_size=self.vocab_size,
-            special_tokens=list(_BRACKETS.values()),
-            initial_alphabet=sorted(sorted(counts, key=lambda c: (-counts[c], c))[:room]),
+            # As in WordPiece: given beforehand, as if they were special, they make training repeatable.
+            special_tokens=[*_BRACKETS.values(), *(f"{c}</w>" for c in alphabet)],
+            initial_alphabet=alphabet,
             limit_alphabet=room,
             end_of_word_suffix="</w>",
             show_progress=False,
         )
         inner.train_from_iterator(kept, trainer, length=len(kept))
-        return _finish(inner, "bpe", _BRACKETS)
+        model = json.loads(inner.to_str())["model"]
+        final = word_bpe(
+            library.models.BPE(
+                vocab=model["vocab"],
+                merges=[tuple(pair) for pair in model["merges"]],
+                unk_token="[UNK]",  # noqa: S106
+                end_of_word_suffix="</w>",
+            )
+        )
+        final.add_special_tokens(list(_BRACKETS.values()))
+        return _finish(final, "bpe", _BRACKETS)
 
 
 def word_bpe(model: library.models.BPE) -> library.Tokenizer:

@@ -131,10 +131,15 @@ class Tokenizer:
     def from_hf(cls, folder: Path | str) -> Tokenizer:
         """A published tokenizer: tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model.
 
+        A folder that keeps ``save``'s card beside it, as an exported ELMo's does, is read as ``load`` reads it.
+
         Raises:
             UserError: none of them is there.
         """
         from plume.text import published
+
+        if (Path(folder) / "vocabulary.json").is_file():
+            return cls.load(folder)
 
         return cls(*published.read(Path(folder)))
 

@@ -249,3 +249,47 @@ def test_a_text_of_ones_own(recipe: str, text: str, language: str) -> None:
 
 def test_two_draws_are_the_same_draw() -> None:
     assert plume.show("bert:tiny").html() == plume.show("bert:tiny").html()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_words_are_shown_as_the_characters_they_are_read_by(language: Language) -> None:
+    """And ELMo's two directions as two streams, neither of which sees the other."""
+    [drawn] = plume.show("elmo:tiny", slots=12, language=language).pictures
+    assert [stack.name for stack in drawn.stacks] == ["forward", "backward"]
+    for stack in drawn.stacks:
+        assert stack.across is None
+        for slot, characters in zip(stack.slots, stack.notes["characters"], strict=True):
+            spelled = characters.removeprefix("⟨ ").rpartition(" ⟩")[0].split()
+            if not slot.shown.startswith("["):
+                inside = "".join(x if len(x) == 1 else "".join(map(chr, bytes.fromhex(x))) for x in spelled)
+                assert inside.encode("latin-1").decode() == slot.shown
+    assert not any("first stack" in words or "第一个堆栈" in words for words in drawn.says)
+
+
+def test_a_banded_layer_stands_beside_a_dense_one() -> None:
+    [drawn] = plume.show("gpt:gpt3_125m", slots=16).pictures
+    [stack] = drawn.stacks
+    [(words, sees)] = stack.banded
+    assert stack.sees.sum(1).tolist() == list(range(1, 17)) and "256" in words
+    assert sees.sum(1).tolist() == [1, 2, 3, *[4] * 13] and not (sees & ~stack.sees).any()
+    console = Console(width=120, file=StringIO())
+    draw([drawn], console)
+    assert words in console.file.getvalue() and fragment([drawn]).count("<table") == 2
+    [plain] = plume.show("gpt:tiny", slots=16).pictures
+    assert not plain.stacks[0].banded and fragment([plain]).count("<table") == 1
+
+
+def test_a_drawing_of_pairs_says_from_which_words_and_against_which() -> None:
+    language: Language = "en"
+    [drawn] = plume.show("word2vec:tiny", slots=24, language=language).pictures
+    [stack] = drawn.stacks
+    assert 8 <= len(stack.slots) <= 32
+    *_, noise, source = drawn.says
+    read = source.removeprefix(phrase(language, "source", words="")).split()
+    assert (
+        {slot.shown for slot in stack.slots}
+        == set(read)
+        >= {a for s in stack.slots for a in s.answers.values()}
+    )
+    first = next(slot for slot in stack.slots if slot.answers)
+    assert f"{first.answers['context_word']}" in noise

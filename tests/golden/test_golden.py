@@ -29,9 +29,20 @@ SMALL = [
     "training.eval_batches=2", "training.save_every=24", "training.precision=fp32", "model.d_model=32",
 ]  # fmt: skip
 ATTENTION = ["model.num_heads=2", "model.d_ff=64", "windows.length=32"]
+GRAINS = ["stages.0.until=8", "stages.1.until=16"]  # words, phrases, entities: 8 steps of each
 FAMILIES = {
     "gpt": ["gpt:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "bert": ["bert:tiny", "tokenizer.vocab_size=400", *ATTENTION],
+    "gpt1": [
+        "gpt:gpt1",
+        "tokenizer.vocab_size=400",
+        "model.num_layers=2",
+        "training.warmup_steps=4",
+        *ATTENTION,
+    ],
+    "roberta": ["roberta:tiny", "tokenizer.vocab_size=400", *ATTENTION],
+    "ernie": ["ernie:tiny", "tokenizer.vocab_size=400", *GRAINS, *ATTENTION],
+    "electra": ["electra:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "xlnet": ["xlnet:tiny", "tokenizer.vocab_size=2400", "objective.memory_length=24", *ATTENTION],
     "unilm": ["unilm:tiny", "tokenizer.vocab_size=400", *ATTENTION],
     "prefix": ["unilm:prefix", "tokenizer.vocab_size=400", *ATTENTION],
@@ -41,6 +52,9 @@ FAMILIES = {
     "lstm": ["lstm:tiny", "tokenizer.vocab_size=400"],
     "word2vec": ["word2vec:tiny"],
     "word2vec-batch": ["word2vec:tiny", "training.updates=batch", "windows.shuffled=true"],
+    "gru": ["gru:tiny", "tokenizer.vocab_size=400"],
+    "cnn": ["cnn:tiny", "tokenizer.vocab_size=400", "windows.length=32"],
+    "elmo": ["elmo:tiny", "tokenizer.vocab_size=400", "model.d_cell=64"],
 }
 
 

@@ -19,7 +19,15 @@ from plume.errors import UserError
 from plume.text.encoding import OffsetsEncoder
 from plume.text.marks import SENTENCE, WORD
 from plume.text.readers import clean
-from plume.text.tokenizers import ByteLevelBPE, Characters, Tokenizer, TokenizerConfig, Unigram, WordPiece
+from plume.text.tokenizers import (
+    ByteLevelBPE,
+    Characters,
+    Tokenizer,
+    TokenizerConfig,
+    Unigram,
+    WordBPE,
+    WordPiece,
+)
 from plume.vocabulary import Vocabulary
 
 ROOT = str(Path(__file__).parents[2])
@@ -32,6 +40,7 @@ CONFIGS: dict[str, TokenizerConfig] = {
     "wordpiece": WordPiece(260),
     "cased": WordPiece(280, lowercase=False),
     "bpe": ByteLevelBPE(480),
+    "of words": WordBPE(480),
     "unigram": Unigram(200),
     "characters": Characters(120),
 }
@@ -53,7 +62,7 @@ class TestEveryKind:
         vocabulary = tokenizer.vocabulary
         for role in ("pad", "bos", "eos", "unk", "cls", "sep", "mask"):
             assert vocabulary.require(role) < vocabulary.size
-        assert tokenizer.kind == ("wordpiece" if name == "cased" else name)
+        assert tokenizer.kind == {"cased": "wordpiece", "of words": "bpe"}.get(name, name)
         assert vocabulary.size <= CONFIGS[name].vocab_size  # type: ignore[attr-defined]
 
     def test_training_again_gives_the_same(self, trained: dict[str, Tokenizer], name: str) -> None:

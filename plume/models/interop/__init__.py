@@ -29,7 +29,7 @@ from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer
 from plume.vocabulary import Vocabulary
 
-__all__ = ["Imported", "load", "save"]
+__all__ = ["Imported", "is_folder", "load", "save"]
 
 _IMPORT = {
     "bart": bart.import_folder,
@@ -58,6 +58,11 @@ _EXPORT: tuple[tuple[Callable[[PretrainedModel], bool], Callable[..., None]], ..
     (gpt2.describes, gpt2.export_folder),
     (word2vec.describes, word2vec.export_folder),
 )
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder looks like a published model."""
+    return (folder / "config.json").is_file() or elmo.is_folder(folder)
 
 
 def load(folder: Path) -> Imported:
