@@ -112,19 +112,16 @@ class Run:
         if isinstance(self.model, SparseModel):
             return ("classify",)
         heads = set(self.model.heads)
-        # What continues or scores a text must answer with the tokens that it reads. ELMo reads characters and answers
-        # with the words of its table: it can be asked at every word, but a word that is not there has no probability.
+        # ELMo answers with the words of its table, and what it reads may be others: those have no probability.
         speaks = any(isinstance(head, TokenHead) for head in self.model.heads.values())
         found = {
             "generate": speaks,
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
             "classify": bool(self.labels) and not self._tags,
             "tag": self._tags,
-            "loglikelihood": speaks,
-            "loglikelihood_rolling": speaks,
-            "logits": any(name in heads for name in _ASKED),
+            "loglikelihood": speaks, "loglikelihood_rolling": speaks, "logits": bool(heads & set(_ASKED)),
             "nearest": isinstance(self.model.backbone, Lookup),
-        }
+        }  # fmt: skip
         found["analogy"] = found["similarity"] = found["nearest"]
         able = [name for name, yes in found.items() if yes]
         return (*able, "embed", "hidden_states")
@@ -260,8 +257,8 @@ class Run:
     def logits(self, text: str) -> Tensor:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
 
-        A causal family reads the text alone; BERT's reads [CLS] text [SEP]. An n-gram model's are log-probabilities of
-        what follows each token, in nats. ELMo's are of its forward direction, a row a word.
+        A causal family reads the text alone; BERT's reads [CLS] text [SEP]; ELMo's is asked in its forward direction. An
+        n-gram model's are log-probabilities of what follows each token, in nats.
 
         Raises:
             UserError: this model predicts no tokens.
@@ -459,10 +456,7 @@ class Run:
         network: PretrainedModel | None = None,
         reads: Reads | None = None,
     ) -> list[T]:
-        """``answer(slots, hidden states [T, D] a layer)`` of each text; those of like length go together.
-
-        ``reads``: of one kind of states alone, as a head names it.
-        """
+        """``answer(slots, hidden states [T, D] a layer, or of one kind)`` of each text; those of like length together."""
         found: dict[int, T] = {}
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         at = 0
@@ -541,8 +535,7 @@ def load(
     if folder.checkpoints.is_dir() or folder.run.is_file():
         run = _load_run(folder, step, trust_code)
     elif interop.is_folder(path):
-        own = path / "config.json"
-        if own.is_file() and "class" in config.read(own):
+        if (own := path / "config.json").is_file() and "class" in config.read(own):
             raise UserError(f"{path} holds a run that was begun but has no checkpoint yet: train it first")
         run = _load_published(path)
     else:
