@@ -117,8 +117,7 @@ class Run:
         found = {
             "generate": speaks,
             "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
-            "classify": bool(self.labels) and not self._tags,
-            "tag": self._tags,
+            "classify": bool(self.labels) and not self._tags, "tag": self._tags,
             "loglikelihood": speaks, "loglikelihood_rolling": speaks, "logits": bool(heads & set(_ASKED)),
             "nearest": isinstance(self.model.backbone, Lookup),
         }  # fmt: skip
@@ -257,8 +256,8 @@ class Run:
     def logits(self, text: str) -> Tensor:
         """What the token head answers at every slot of the text as the family reads it: [T, V], fp32.
 
-        A causal family reads the text alone; BERT's reads [CLS] text [SEP]; ELMo's is asked in its forward direction. An
-        n-gram model's are log-probabilities of what follows each token, in nats.
+        A causal family reads the text alone; BERT's reads [CLS] text [SEP]; ELMo is asked forwards. An n-gram
+        model's are log-probabilities of what follows each token, in nats.
 
         Raises:
             UserError: this model predicts no tokens.
@@ -456,7 +455,7 @@ class Run:
         network: PretrainedModel | None = None,
         reads: Reads | None = None,
     ) -> list[T]:
-        """``answer(slots, hidden states [T, D] a layer, or of one kind)`` of each text; those of like length together."""
+        """``answer(slots, hidden states [T, D] a layer, or of one kind)`` of each text, alike lengths together."""
         found: dict[int, T] = {}
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         at = 0
