@@ -48,7 +48,7 @@ WORDS = {
         "next": "causal (GPT): nothing is hidden, the ranks hide what comes after; each slot asks for the next",
         "counting": "Perplexity a word of held-out text, by the order of a Kneser-Ney model",
         "order": "order",
-        "near": "The documents nearest to a question: the cosine of their TF-IDF vectors",
+        "near": "The nearest documents: the cosine of TF-IDF vectors",
         "asked_for": "cat mat",
         "documents": ["the cat sat", "the cat sat on the mat", "the dog ran", "a dog sat on a mat"],
         "map": "Words by Word2Vec, on the plane in which they differ most",
@@ -309,7 +309,11 @@ def word_map(words: dict[str, Any]) -> str:
     parts = [text(30, 30, words["map"], size=14, anchor="start", bold=True)]
     taken: list[tuple[float, float]] = []
     for word, (across, up) in zip(found["words"], found["places"], strict=True):
-        x, y = 310 + 250 * across, 225 - 165 * up
+        # Roots of the distances: most words lie close together, and their names need room.
+        x, y = (
+            middle + size * math.copysign(math.sqrt(abs(value)), value)
+            for middle, size, value in ((290, 230, across), (230, -170, up))
+        )
         parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="{SEEN}"/>')
         while any(abs(x - a) < 62 and abs(y - b) < 14 for a, b in taken):  # names do not lie on one another
             y += 7
