@@ -200,7 +200,7 @@ def check_it_learns(objective: str, config: Any, steps: int) -> None:
 
 @pytest.mark.parametrize(("objective", "model"), [("t5:tiny", "bart:tiny"), ("gpt:tiny", "lstm:tiny")])
 def test_a_legal_pair_learns_more_than_how_often_words_occur(objective: str, model: str) -> None:
-    check_it_learns(objective, small(model), 240)
+    check_it_learns(objective, small(model), 1_500)
 
 
 def test_what_cannot_see_does_not_learn(monkeypatch: pytest.MonkeyPatch) -> None:
