@@ -14,8 +14,8 @@ from tests.commands.conftest import call, ok
 from tests.conftest import documents, sentences
 
 TABLE = "backbone.embedding.weight"
-QUICK = ["training.steps=30", "training.batch_size=16", "training.eval_every=30", "training.save_every=30",
-         "training.lr=0.03", "training.warmup_steps=2"]  # fmt: skip
+QUICK = ["training.steps=80", "training.batch_size=16", "training.eval_every=80", "training.save_every=80",
+         "training.lr=0.02", "training.warmup_steps=2"]  # fmt: skip
 PLACES = {"en": ("harbour", "river", "train", "lanterns"), "zh": ("港口", "雨声", "灯笼", "小镇")}
 
 
@@ -26,9 +26,9 @@ def vectors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
     folder = tmp_path_factory.mktemp(request.param)
     words = sorted(set(cut(sentences(request.param, 300), lowercase=True).words))
-    table = np.random.default_rng(0).normal(size=(len(words), 12)).astype(np.float32)
+    table = np.random.default_rng(0).normal(size=(len(words), 24)).astype(np.float32)
     lines = [f"{w} {' '.join(map(str, row.tolist()))}" for w, row in zip(words, table, strict=True)]
-    (folder / "vectors.txt").write_text(f"{len(words)} 12\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "vectors.txt").write_text(f"{len(words)} 24\n" + "\n".join(lines) + "\n", encoding="utf-8")
     plume.import_folder(folder / "vectors.txt", out=folder / "words")
     return request.param, folder
 
@@ -109,6 +109,7 @@ def test_words(
     assert bool((before == after).all()) == (mode == "frozen")
 
 
+@pytest.mark.slow
 def test_a_transformer_tags_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same objective over a family whose words are several tokens, between specials."""
     from tests.commands.conftest import SMALL
