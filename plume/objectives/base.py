@@ -34,6 +34,11 @@ class Objective(ABC, Generic[Source]):
 
     label_activation: ClassVar[Literal["tanh", "gelu"]] = "tanh"
 
+    @property
+    def likelihoods(self) -> bool:
+        """Whether every loss is the negative log-likelihood of its labels, so that guessing them compares with it."""
+        return True
+
     def window_length(self, length: int) -> int:
         """Tokens to read so that an example fills ``length`` slots."""
         return length

@@ -63,6 +63,10 @@ class SkipGram(InPlace[Window]):
         if self.sample < 0:
             raise ValueError(f"sample must be at least 0 (0: read every word), got {self.sample}")
 
+    @property
+    def likelihoods(self) -> bool:
+        return self.output == "hierarchical"  # telling a word from noise is not saying which word it is
+
     def example(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
         known = _words(vocab)
         ids = source.ids[~source.special]

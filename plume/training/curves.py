@@ -158,12 +158,14 @@ def own_labels(
 
     What is asked for is the head's own labels, of at most ``most`` windows. A head for tokens is answered with the
     training text's frequencies; any other with those of its labels over as many training windows. A head whose
-    labels only the model draws (ELECTRA's) has none here.
+    labels only the model draws (ELECTRA's) has none here, nor have losses that are no likelihoods of labels.
     """
     windows = stages.held_out(recipe, heldout, vocab)[-1]
     if isinstance(windows, str) or not windows.samples:
         return {}
     phase = stages.phases(recipe, train, vocab)[-1]
+    if not phase.objective.likelihoods:
+        return {}
     seen, asked = _labels(phase, vocab, most), _labels(windows, vocab, min(most, windows.samples))
     found = {}
     for head, labels in asked.items():

@@ -13,6 +13,8 @@ from plume.drawing import plotting
 from plume.errors import UserError
 from plume.models.ngrams import NGrams
 from plume.models.smoothing import KneserNey
+from plume.objectives.masked import MaskedLM
+from plume.objectives.skipgram import SkipGram
 from plume.text.store import Tokens
 from plume.training import curve_figure
 from plume.training.curves import (
@@ -260,3 +262,11 @@ def test_each_heads_own_labels_have_an_entropy() -> None:
         assert lines_of(head, LINES, found)["labels"] == nats
     assert lines_of("masked_token", LINES, found).keys() == {"uniform", "labels"}
     assert lines_of("next_token", LINES, found) == LINES.lines()
+
+
+def test_telling_words_from_noise_is_not_compared_with_guessing_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert SkipGram(output="hierarchical").likelihoods
+    monkeypatch.setattr(MaskedLM, "likelihoods", SkipGram().likelihoods)
+    assert own_labels(small.RECIPES["masked"], small.tokens(6_000), small.tokens(1_500), small.VOCAB) == {}
