@@ -52,6 +52,7 @@ from plume.training.counting import Counting
 from plume.training.folder import RunFolder
 from plume.training.labelled import tagged
 from plume.training.settings import Adaptation, Pretraining
+from plume.training.tasks import Tasks
 from plume.vocabulary import Vocabulary
 
 Text = str | tuple[str, str]  # a text, or a pair of them
@@ -160,13 +161,19 @@ class Run:
     def complete(
         self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
     ) -> list[Completion]:
-        """Continuations with their ids and log-probabilities; sample j of prompt i is entry i * samples + j."""
+        """Continuations with their ids and log-probabilities; sample j of prompt i is entry i * samples + j.
+
+        Raises:
+            UserError: this model predicts no tokens, or answers tasks and a prompt begins like none of them.
+        """
+        self.know_prompts(prompts)
         return complete(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
 
     def stream(
         self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
     ) -> Iterator[Delta]:
         """The same as it grows. What cannot be done is said at once, before the first delta is asked for."""
+        self.know_prompts(prompts)
         return stream(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
 
     @cached_property
@@ -179,7 +186,27 @@ class Run:
         self._require("generate")
         if isinstance(self.model, NGrams):
             return HistoryModel(self.model.next_token_log_probs)
-        return language_model(self.speaker, self._reader, self._vocab, context_length=self.max_length)
+        return language_model(self.speaker, self.answers, self._vocab, context_length=self.max_length)
+
+    @property
+    def tasks(self) -> Tasks | None:
+        """The tasks that were mixed with its text, where there were some."""
+        return self.recipe.tasks if isinstance(self.recipe, Pretraining) else None
+
+    @property
+    def answers(self) -> Objective[Any]:
+        """How it is given a prompt. One that was trained on tasks answers them, and goes on with no text."""
+        return self._reader if self.tasks is None else self.tasks.objective
+
+    def know_prompts(self, prompts: Sequence[str]) -> None:
+        """Whether each prompt is of a task that this model knows, where it was trained on some.
+
+        Raises:
+            UserError: one begins with no task's prefix.
+        """
+        if self.tasks is not None:
+            for prompt in prompts:
+                self.tasks.of_prompt(prompt)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> Any:
         """The likeliest tokens for each [MASK].
@@ -316,8 +343,11 @@ class Run:
         self._require("loglikelihood")
         if isinstance(self.model, NGrams):
             return Scorer(answerers.counts(self.model), self.tokenizer)
+        return self._scorer(self._reader)
+
+    def _scorer(self, objective: Objective[Any]) -> Scorer:
         answerer = answerers.network(
-            self.speaker, self._reader, self._vocab, max_length=self.max_length, device=self._device
+            self.speaker, objective, self._vocab, max_length=self.max_length, device=self._device
         )
         return Scorer(answerer, self.tokenizer)
 
@@ -344,7 +374,9 @@ class Run:
             raise UserError(
                 f"{len(before)} contexts and {len(after)} continuations: there must be one of each"
             )
-        found = [x.log_prob for x in self.scorer.loglikelihood(list(zip(before, after, strict=True)))]
+        self.know_prompts(before)
+        scorer = self.scorer if self.tasks is None else self._scorer(self.answers)
+        found = [x.log_prob for x in scorer.loglikelihood(list(zip(before, after, strict=True)))]
         return found[0] if one else found
 
     @overload

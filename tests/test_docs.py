@@ -100,9 +100,9 @@ def test_every_command_of_a_page_runs(
 
 
 def files(page: Path) -> dict[str, str]:
-    """What a page tells its reader to write: ```python title="my_objective.py"."""
+    """What a page tells its reader to write: ```python title="my_objective.py", ```toml title="tasks.toml"."""
     found = re.findall(
-        r"^```python title=\"([\w.]+)\"\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
+        r"^```(?:python|toml) title=\"([\w.]+)\"\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
     )
     return dict(found)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from plume.runs import Run
 
 Part = Literal["test", "dev", "train", "all"]
-Task = Literal["wordsim353", "simlex999", "analogies"]
 FILES = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt", "analogies": "questions-words.txt"}
 
 
@@ -25,7 +24,7 @@ def evaluate(
     *,
     data: Paths | None = None,
     rank: str | Path | None = None,
-    task: Task | None = None,
+    task: str | None = None,
     split: Part = "test",
     text_column: str = "text",
     label_column: str = "label",
@@ -43,8 +42,9 @@ def evaluate(
     of the run's own training text. ``limit``: so many documents at most.
 
     ``rank``, in place of ``data``: a file of alternative texts (``plume.evaluation.ranking``), of which the model
-    says which is likeliest. ``task``, with or without ``data``: what a model
-    of words knows of a published list, which ``data`` names; where gensim is installed its copy is taken.
+    says which is likeliest. ``task``: one that the run was trained on beside its text, put to the
+    rows of ``data``: the share that it answers exactly, BLEU and chrF. Or, with or without ``data``: what a model of
+    words knows of a published list, which ``data`` names; where gensim is installed its copy is taken.
 
     Raises:
         UserError: the data cannot be read, or nothing of it lies in that split.
@@ -58,17 +58,23 @@ def evaluate(
     if task is None and (data is None) == (rank is None):
         raise UserError("say --data with text to evaluate on, or --rank with a file of alternatives")
     loaded = run if isinstance(run, Run) else load(run, trust_code=trust_code)
-    if task is not None:
+    known = None if task is None or loaded.tasks is None else loaded.tasks.named(task)
+    if task is not None and known is None:
         return {"run": str(loaded.path), **_words(loaded, task, data)}
     if rank is not None:
         return _ranked(loaded, Path(rank))
-    assert data is not None
+    if data is None:
+        raise UserError(f"say --data with rows of the task {task} to evaluate on")
     files = paths_of(data)
     result: dict[str, Any] = {"run": str(loaded.path), "split": split}
     if loaded.labels:
         return result | _classification(loaded, files, split, text_column, label_column, pair_column, limit)
-    if columns := _columns(loaded, text_column, pair_column):
-        return result | _overlap(loaded, files, split, columns, num_beams, limit)
+    if known is not None:
+        columns = (known.source if text_column == "text" else text_column, pair_column or known.target)
+        found = _overlap(loaded, files, split, columns, num_beams, limit, prefix=known.prefix)
+        return result | {"task": known.name} | found
+    if own := _columns(loaded, text_column, pair_column):
+        return result | _overlap(loaded, files, split, own, num_beams, limit)
     texts = list(islice(_texts(files, split, text_column), limit))
     if not texts:
         raise UserError(_nothing(files, split, "documents"))
@@ -156,8 +162,16 @@ def _columns(run: Run, text: str, pair: str | None) -> tuple[str, str] | None:
 
 
 def _overlap(
-    run: Run, files: Sequence[Path], split: Part, columns: tuple[str, str], num_beams: int, limit: int | None
+    run: Run,
+    files: Sequence[Path],
+    split: Part,
+    columns: tuple[str, str],
+    num_beams: int,
+    limit: int | None,
+    *,
+    prefix: str = "",
 ) -> dict[str, Any]:
+    from plume.evaluation.metrics import wilson
     from plume.evaluation.overlap import overlap
     from plume.generation.beam import Beam
     from plume.generation.completion import best
@@ -166,7 +180,7 @@ def _overlap(
     from plume.text.splits import split_of
 
     rows = (
-        (document.text, document.more[0])
+        (prefix + document.text, document.more[0])
         for document in read(files, text_column=columns[0], more=columns[1:])
         if split in ("all", split_of(document.text))
     )
@@ -176,14 +190,16 @@ def _overlap(
     sources, targets = zip(*pairs, strict=True)
     model, longest = run.language_model, max(len(run.tokenizer.encode(source)) for source in sources)
     beam = Beam(num_beams=num_beams, length_penalty=0.6, length_norm="gnmt")
-    written = best(model, run.tokenizer, run.objective, sources, Decoding(max_new_tokens=longest + 50), beam)
+    written = best(model, run.tokenizer, run.answers, sources, Decoding(max_new_tokens=longest + 50), beam)
     texts = [completion.text for completion in written]
     scores = overlap(texts, targets)
+    exact = sum(written.strip() == target.strip() for written, target in zip(texts, targets, strict=True))
     samples = [
         {"source": s, "target": t, "written": w} for s, t, w in zip(sources, targets, texts, strict=True)
     ]
     return {
         "pairs": len(pairs),
+        "exact": {"value": exact / len(pairs), "ci95": list(wilson(exact, len(pairs)))},
         **{name: score.to_json() for name, score in scores.items()},
         "num_beams": num_beams,
         "samples": samples[:5],
@@ -255,7 +271,7 @@ def command(
     *,
     data: list[Path] | None = None,
     rank: Path | None = None,
-    task: Task | None = None,
+    task: str | None = None,
     split: Part = "test",
     text_column: TextColumn = "text",
     label_column: str = "label",
@@ -277,8 +293,9 @@ def command(
         In place of --data: a file of alternatives, one a line, with a blank line between groups. The model says
         which is likeliest; "* " before a line marks the right one.
     task
-        For word vectors: wordsim353 and simlex999 compare them with what people said of pairs of words, analogies asks
-        what is to c as b is to a.
+        One of the tasks that the run was trained on beside its text: the share of the rows of --data that it answers
+        exactly, BLEU and chrF. For word vectors: wordsim353 and simlex999 compare them with what people said of pairs
+        of words, analogies asks what is to c as b is to a.
     split
         The part of the data: by default the 5 % that no verb trains on. all: for data of another origin.
     label_column
@@ -311,6 +328,17 @@ def _rank_lines(result: dict[str, Any]) -> str:
 
 def _lines(result: dict[str, Any]) -> dict[str, str]:
     lines = {"run": result["run"]}
+    if "bleu" in result:
+        lines["pairs"] = f"{result['pairs']:,} ({result['split']})"
+        value, (low, high) = result["exact"]["value"], result["exact"]["ci95"]
+        lines["exact"] = f"{value:.1%}  (95 %: {low:.1%} to {high:.1%})"
+        for key, name in (("bleu", "BLEU"), ("chrf", "chrF")):
+            value, (low, high) = result[key]["value"], result[key]["ci95"]
+            lines[name] = f"{value:.1f}  (95 %: {low:.1f} to {high:.1f})  {result[key]['signature']}"
+        for number, sample in enumerate(result["samples"], 1):
+            lines |= {f"source {number}": sample["source"], f"written {number}": sample["written"]}
+            lines[f"meant {number}"] = sample["target"]
+        return lines
     if result.get("task") == "analogies":
         lines["questions"] = f"{result['questions']:,} of {result['of']:,}, the others have unknown words"
         return lines | {n: f"{result[n]:.1%}" for n in ("accuracy", "semantic", "syntactic") if n in result}
@@ -339,15 +367,6 @@ def _lines(result: dict[str, Any]) -> dict[str, str]:
         for key, name in names.items():
             value, (low, high) = result[key]["value"], result[key]["ci95"]
             lines[name] = f"{value:.3f}  (95 %: {low:.3f} to {high:.3f})"
-        return lines
-    if "bleu" in result:
-        lines["pairs"] = f"{result['pairs']:,} ({result['split']})"
-        for key, name in (("bleu", "BLEU"), ("chrf", "chrF")):
-            value, (low, high) = result[key]["value"], result[key]["ci95"]
-            lines[name] = f"{value:.1f}  (95 %: {low:.1f} to {high:.1f})  {result[key]['signature']}"
-        for number, sample in enumerate(result["samples"], 1):
-            lines |= {f"source {number}": sample["source"], f"written {number}": sample["written"]}
-            lines[f"meant {number}"] = sample["target"]
         return lines
     lines["text"] = (
         f"{result['documents']:,} documents, {result['tokens']:,} tokens, {result['bytes']:,} bytes ({result['split']})"

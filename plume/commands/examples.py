@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,21 @@ from plume.errors import UserError
 from plume.models.heads import TokenHead
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
+from plume.objectives.base import Objective
 from plume.objectives.classification import Classification, Labelled
 from plume.seeding import rng
 from plume.slots import Array, Example
 from plume.studies import pairs
 from plume.text.marks import SENTENCE
+from plume.text.readers import read
 from plume.text.spelling import WIDTH, shown
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
 from plume.text.units import Lexicon
-from plume.text.windows import Reading, Window
-from plume.training import stages
+from plume.text.windows import Reading, Window, Windows
+from plume.training import pretraining, stages
 from plume.training.settings import Adaptation, Pretraining
+from plume.training.tasks import Task
 
 DRAWS = 256  # the one that shows most is taken
 
@@ -57,6 +62,19 @@ def rows_of(recipe: Pretraining | Adaptation, texts: Sequence[str]) -> Sequence[
     return list(zip(*[iter(texts)] * len(columns), strict=True))
 
 
+def first_rows(task: Task, files: Sequence[Path], most: int = 64) -> list[tuple[str, ...]]:
+    """The first rows of a task's data, as they are read.
+
+    Raises:
+        UserError: there are none, or a column is missing.
+    """
+    found = read(list(files), text_column=task.source, more=(task.target,))
+    rows = [(task.prefix + row.text, *row.more) for row in itertools.islice(found, most)]
+    if not rows:
+        raise UserError(f"the task {task.name}: there is no row with text in {', '.join(map(str, files))}")
+    return rows
+
+
 def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[Row]) -> Tokenizer:
     """A small tokenizer of the recipe's kind, trained on a few texts.
 
@@ -82,7 +100,7 @@ def rehearse(recipe: Pretraining, tokenizer: Tokenizer | None) -> None:
         UserError: they do not fit together.
     """
     texts = small_texts(recipe, "en")
-    tokenizer = tokenizer or on_the_spot(recipe, texts)
+    tokenizer = tokenizer or on_the_spot(recipe, [*texts, *(PAIRS["en"] if recipe.tasks else ())])
     for _, windows, objective, _ in stages.resolve(recipe):
         room = _room(recipe.model)
         if room is not None and windows.length > room:
@@ -90,15 +108,33 @@ def rehearse(recipe: Pretraining, tokenizer: Tokenizer | None) -> None:
                 f"windows.length={windows.length} is more than the model's {room} positions: shorten the windows, "
                 f"or set model.max_positions={windows.length} too"
             )
-        stage = dataclasses.replace(recipe, windows=windows, objective=objective, stages=())
-        try:
-            drawn = next(draws(stage, tokenizer, texts, 16), None)
-        except ValueError as error:  # an objective's word on what it cannot be asked with
-            raise UserError(str(error)) from error
-        except UserError:
-            continue  # of a longer text it could perhaps be drawn
-        if drawn is not None:
-            pairs.require(recipe, objective, drawn[1], tokenizer.vocabulary, carries=windows.carries)
+        alone = dataclasses.replace(recipe, tasks=None)
+        _rehearse(alone, windows, objective, tokenizer, texts)
+        if recipe.tasks is not None:
+            rows = recipe.tasks.members[0].windows(windows.length)
+            _rehearse(alone, rows, recipe.tasks.objective, tokenizer, PAIRS["en"])
+            try:
+                pretraining.build_model(recipe, tokenizer.vocabulary, device="meta")
+            except ValueError as error:  # of two heads of one name
+                raise UserError(str(error)) from error
+
+
+def _rehearse(
+    recipe: Pretraining,
+    windows: Windows,
+    objective: Objective[Any],
+    tokenizer: Tokenizer,
+    texts: Sequence[Row],
+) -> None:
+    stage = dataclasses.replace(recipe, windows=windows, objective=objective, stages=())
+    try:
+        drawn = next(draws(stage, tokenizer, texts, 16), None)
+    except ValueError as error:  # an objective's word on what it cannot be asked with
+        raise UserError(str(error)) from error
+    except UserError:
+        return  # of a longer text it could perhaps be drawn
+    if drawn is not None:
+        pairs.require(recipe, objective, drawn[1], tokenizer.vocabulary, carries=windows.carries)
 
 
 def _room(shape: object) -> int | None:

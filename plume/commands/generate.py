@@ -125,7 +125,8 @@ def write(run: Run, prompt: str, decoding: Decoding, *, echo: bool = True) -> st
 def _search(run: Run, prompts: Sequence[str], decoding: Decoding, beam: Beam, *, as_json: bool) -> None:
     from plume.generation.completion import best
 
-    found = best(run.language_model, run.tokenizer, run.objective, prompts, decoding, beam)
+    run.know_prompts(prompts)
+    found = best(run.language_model, run.tokenizer, run.answers, prompts, decoding, beam)
     texts = [{"prompt": p, "text": c.text, "finish": c.finish} for p, c in zip(prompts, found, strict=True)]
     tell({"run": str(run.path), "texts": texts}, "\n\n".join(c.text for c in found), as_json=as_json)
 

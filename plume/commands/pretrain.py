@@ -12,6 +12,7 @@ from plume.errors import UserError
 
 if TYPE_CHECKING:
     from plume.runs import Run
+    from plume.training.settings import Pretraining
 
 
 def pretrain(
@@ -23,6 +24,7 @@ def pretrain(
     start: str | Path | None = None,
     general: Paths | None = None,
     units: str | Path | None = None,
+    tasks: str | Path | None = None,
     text_column: str = "text",
     accept_changes: bool = False,
     trust_code: bool = False,
@@ -32,7 +34,8 @@ def pretrain(
     ``settings`` are words such as ``"training.steps=1000"``. ``tokenizer``: a folder, else one is trained. ``start``:
     a run or Hugging Face folder to take the first weights from; ``general``: text of another kind, on which the loss is
     then measured before and after, beside that on ``data``. ``units``: a dictionary of
-    phrases and entities. The same call on a run that exists resumes it.
+    phrases and entities. ``tasks``: a file of tasks (``plume.training.tasks``) to mix with what the recipe asks of its
+    text. The same call on a run that exists resumes it.
 
     Raises:
         UserError: anything the user can mend; the sentence says how.
@@ -50,6 +53,10 @@ def pretrain(
     if isinstance(resolved, Counting):
         if start is not None:
             raise UserError("an n-gram model is counted anew: --from is for models with weights")
+        if tasks is not None:
+            raise UserError(
+                "an n-gram model answers no tasks: --tasks is for models with two stacks, such as t5:tiny"
+            )
         given = None if tokenizer is None else Path(tokenizer)
         resolved = config.override(resolved, settings)
         return _loaded(
@@ -59,6 +66,7 @@ def pretrain(
         raise UserError(
             f"{recipe} is a {type(resolved).__name__}, not a recipe for pretraining: see plume adapt"
         )
+    resolved, rows = with_tasks(resolved, tasks)
     resolved = config.override(resolved, settings)
     if general is not None and start is None:
         raise UserError(
@@ -75,10 +83,26 @@ def pretrain(
         start=None if start is None else Path(start),
         general=() if general is None else paths_of(general),
         units=None if units is None else Path(units),
+        tasks=rows,
         text_column=text_column,
         accept_changes=accept_changes,
     )
     return _loaded(folder)
+
+
+def with_tasks(recipe: Pretraining, tasks: str | Path | None) -> tuple[Pretraining, dict[str, list[Path]]]:
+    """The recipe with the tasks of a file, if one is given, and where their data lies."""
+    from dataclasses import replace
+
+    from plume.training.tasks import read
+
+    if tasks is None:
+        return recipe, {}
+    found, files = read(Path(tasks))
+    try:
+        return replace(recipe, tasks=found), files
+    except ValueError as error:
+        raise UserError(f"{tasks}: {error}") from None
 
 
 def _loaded(folder: Path) -> Run:
@@ -97,6 +121,7 @@ def command(
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     general: list[Path] | None = None,
     units: Path | None = None,
+    tasks: Path | None = None,
     text_column: TextColumn = "text",
     accept_changes: Annotated[bool, Flag] = False,
     trust_code: TrustCode = False,
@@ -124,12 +149,14 @@ def command(
         With --from: text of another kind. The loss before and after is told for it and for the data.
     units
         A dictionary for ERNIE: one entry a line, its text, a tab, and phrase or entity.
+    tasks
+        A file of tasks to mix with the text, of which each is text to text: what they begin with, and their data.
     accept_changes
         Go on although code, versions or the machine have changed; the run records it.
     """
     run = pretrain(
         recipe, *settings, data=data, out=out, tokenizer=tokenizer, start=start, general=general, units=units,
-        text_column=text_column, accept_changes=accept_changes, trust_code=trust_code,
+        tasks=tasks, text_column=text_column, accept_changes=accept_changes, trust_code=trust_code,
     )  # fmt: skip
     result = summary(run)
     tell(result, _lines(result), as_json=json)
@@ -147,6 +174,8 @@ def summary(run: Run) -> dict[str, Any]:
         rows = list(history(folder.metrics, split)) if folder.metrics.is_file() else []
         if rows:
             result[f"{split}_loss"] = rows[-1]["loss"]
+            if "tasks" in rows[-1]:
+                result["task_losses"] = rows[-1]["tasks"]
             result["tokens"] = max(result.get("tokens", 0), rows[-1]["tokens"])
     if noted := continued.noted(folder):
         result["continued"] = {when: losses for when, losses in noted.items() if when in ("before", "after")}
@@ -160,6 +189,7 @@ def _lines(result: dict[str, Any]) -> str:
     lines = {"run": f"{result['run']}, step {result['step']:,}"}
     names = {"train_loss": "training loss", "dev_loss": "held-out loss"}
     lines |= {label: f"{result[key]:.4f} nats" for key, label in names.items() if key in result}
+    lines |= {f"  {name}": f"{loss:.4f} nats" for name, loss in result.get("task_losses", {}).items()}
     before, after = (result.get("continued", {}).get(when, {}) for when in ("before", "after"))
     for key, label in (("domain", "loss on this text"), ("general", "loss on general text")):
         if key in before and key in after:

@@ -80,10 +80,17 @@ class Shown:
         }
 
 
-def show(*recipes: Any, text: str | None = None, slots: int = 24, language: Language | None = None) -> Shown:
+def show(
+    *recipes: Any,
+    text: str | None = None,
+    tasks: str | Path | None = None,
+    slots: int = 24,
+    language: Language | None = None,
+) -> Shown:
     """Draw an example of each recipe (a name like ``"bert:tiny"`` or the object itself).
 
-    ``text``: draw this text; else a small one that comes with plume. ``slots``: how many to draw at most.
+    ``text``: draw this text; else a small one that comes with plume. ``tasks``: a file of tasks; a row of each is drawn
+    too. ``slots``: how many to draw at most.
     ``language`` of the words around it: "en" or "zh", else that of the text.
 
     Raises:
@@ -98,12 +105,18 @@ def show(*recipes: Any, text: str | None = None, slots: int = 24, language: Lang
     if text is not None and not text.strip():
         raise UserError("--text is empty: give a sentence or two, or leave it out")
     language = language or language_of(text or "")
-    return Shown(tuple(_draw(recipe, text, slots, language) for recipe in recipes))
+    drawn = [_draw(recipe, text, tasks, slots, language) for recipe in recipes]
+    return Shown(tuple(picture for pictures in drawn for picture in pictures))
 
 
-def _draw(given: Any, text: str | None, slots: int, language: Language) -> Picture:
+def _draw(
+    given: Any, text: str | None, tasks: str | Path | None, slots: int, language: Language
+) -> list[Picture]:
+    from dataclasses import replace
+
     from plume import config
-    from plume.commands.examples import example_of, on_the_spot, picture_of, rows_of, small_texts
+    from plume.commands.examples import example_of, first_rows, on_the_spot, picture_of, rows_of, small_texts
+    from plume.commands.pretrain import with_tasks
     from plume.training.settings import Adaptation, Pretraining
 
     name = given if isinstance(given, str) else type(given).__name__
@@ -112,8 +125,29 @@ def _draw(given: Any, text: str | None, slots: int, language: Language) -> Pictu
         raise UserError(f"{name} is a {type(recipe).__name__}, which has no examples to draw")
     own = rows_of(recipe, [part for part in (text or "").split("\n\n") if part.strip()])
     small = small_texts(recipe, language)
-    tokenizer = _of_run(given) or on_the_spot(recipe, [*own, *small])
-    return picture_of(recipe, tokenizer, example_of(recipe, tokenizer, own, small, slots), name, language)
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    if tasks is not None:
+        if not isinstance(recipe, Pretraining):
+            raise UserError(f"{name} is a {type(recipe).__name__}, which mixes no tasks: leave --tasks out")
+        recipe, files = with_tasks(recipe, tasks)
+        assert recipe.tasks is not None
+        rows = {task.name: first_rows(task, files[task.name]) for task in recipe.tasks.members}
+    tokenizer = _of_run(given) or on_the_spot(
+        recipe, [*own, *small, *(r for rs in rows.values() for r in rs)]
+    )
+    pictures = [
+        picture_of(recipe, tokenizer, example_of(recipe, tokenizer, own, small, slots), name, language)
+    ]
+    for task_name, texts in rows.items():
+        assert isinstance(recipe, Pretraining) and recipe.tasks is not None
+        windows, objective = (
+            recipe.tasks.named(task_name).windows(recipe.windows.length),
+            recipe.tasks.objective,
+        )
+        alone = replace(recipe, windows=windows, objective=objective, stages=(), tasks=None)
+        example = example_of(alone, tokenizer, texts, texts, slots)
+        pictures.append(picture_of(alone, tokenizer, example, f"{name}, {task_name}", language))
+    return pictures
 
 
 def _of_run(given: Any) -> Tokenizer | None:
@@ -131,6 +165,7 @@ def _of_run(given: Any) -> Tokenizer | None:
 def command(
     *recipes: Annotated[str, Parameter(name="RECIPE")],
     text: str | None = None,
+    tasks: Path | None = None,
     html: Path | None = None,
     slots: int = 24,
     language: Literal["en", "zh"] | None = None,
@@ -145,6 +180,8 @@ def command(
         bert:tiny, gpt:tiny, ..., my_file.py:function, a config.json or a run folder.
     text
         Draw this text instead of a small one that comes with plume.
+    tasks
+        A file of tasks that are mixed with the text: a row of each is drawn too.
     html
         Write the drawing to this file too, for a browser.
     slots
@@ -159,7 +196,7 @@ def command(
     if settings:
         _list_settings(recipes, as_json=json)
         return
-    shown = show(*recipes, text=text, slots=slots, language=language)
+    shown = show(*recipes, text=text, tasks=tasks, slots=slots, language=language)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(shown.html(), encoding="utf-8")

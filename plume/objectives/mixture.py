@@ -1,7 +1,8 @@
 """A mixture of objectives: one draw an example says which of them makes it (spec 18, 20 section 4).
 
 UniLM's four masks, UL2's denoisers, and a prefix language model that stays a plain one are mixtures. So is
-PPO with a share of pretraining: the members may have heads of their own.
+PPO with a share of pretraining: the members may have heads of their own. Where the text itself says which member it
+is for (T5's tasks, of which each brings its own rows), that is the draw.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from plume.models.pretrained import Backbone
     from plume.slots import Array
 
-MEMBER = "member"  # given: the number of the member that made an example, at each of its slots
+# The number of a member. A window's label: the one it was cut for. Given, at each slot: the one that made the example.
+MEMBER = "member"
 
 
 @dataclass(frozen=True)
 class Mixture(Objective[Any]):
     """Each example is made by one of ``members``, chosen with a probability proportional to its ``shares`` entry.
 
+    Without ``shares`` each window says which member it is for, by its label "member", and was cut for that one.
     Heads of one name are one head. A member that needs fewer tokens than another gets the beginning of the window,
     as if the windows had been cut for it. Losses are those of all members together: each head's sum is divided by
     that head's count. ``reads`` is the number of the member that frames finished texts, ``asks`` of the one that
@@ -39,16 +42,16 @@ class Mixture(Objective[Any]):
     """
 
     members: tuple[Objective[Any], ...]
-    shares: tuple[float, ...]
+    shares: tuple[float, ...] = ()
     reads: int = 0
     asks: int = 0
 
     def __post_init__(self) -> None:
-        if not self.members or len(self.members) != len(self.shares):
+        if not self.members or (self.shares and len(self.members) != len(self.shares)):
             raise ValueError(
                 f"a mixture needs a share for each member: {len(self.members)} members, {len(self.shares)} shares"
             )
-        if min(self.shares) < 0 or not sum(self.shares):
+        if self.shares and (min(self.shares) < 0 or not sum(self.shares)):
             raise ValueError(f"shares must be at least 0 and one of them above, got {list(self.shares)}")
         for name in ("reads", "asks"):
             if not 0 <= getattr(self, name) < len(self.members):
@@ -63,17 +66,28 @@ class Mixture(Objective[Any]):
         return max(member.window_length(length) for member in self.members)
 
     def example(self, source: Any, vocab: Vocabulary, rng: np.random.Generator) -> Example[Array] | None:
-        edges = self._edges
-        chosen = bisect_right(edges, rng.random() * edges[-1])
-        member = self.members[chosen]
-        if isinstance(source, Window):
-            tokens = len(source)
-            if tokens not in self._lengths:
-                self._lengths[tokens] = _length(self, tokens)
-            enough = member.window_length(self._lengths[tokens])
-            source = source if enough >= len(source) else source.stretch(0, enough)
-        example = member.example(source, vocab, rng)
-        return None if example is None else _mark(example, chosen)
+        if self.shares:
+            edges = self._edges
+            chosen = bisect_right(edges, rng.random() * edges[-1])
+            source = self._for(chosen, source)
+        elif (told := source.labels.get(MEMBER)) is not None:
+            chosen = told
+        else:
+            raise ValueError(
+                "a mixture without shares reads windows that say which member they are for: set shares"
+            )
+        example = self.members[chosen].example(source, vocab, rng)
+        return None if example is None else _mark(example, chosen, len(self.members))
+
+    def _for(self, chosen: int, source: Any) -> Any:
+        """As much of a window as the member would have been given alone."""
+        if not isinstance(source, Window):
+            return source
+        tokens = len(source)
+        if tokens not in self._lengths:
+            self._lengths[tokens] = _length(self, tokens)
+        enough = self.members[chosen].window_length(self._lengths[tokens])
+        return source if enough >= tokens else source.stretch(0, enough)
 
     @cached_property
     def _edges(self) -> list[float]:
@@ -90,7 +104,8 @@ class Mixture(Objective[Any]):
             for name, head in member.heads(backbone, vocab).items():
                 if _shape(united.setdefault(name, head)) != _shape(head):
                     raise ValueError(
-                        f"two members of a mixture have a head {name!r} of different shapes: name them differently"
+                        f"two members of a mixture have a head {name!r} of different shapes or settings: name them "
+                        f"differently, or set them alike"
                     )
         return united
 
@@ -103,17 +118,29 @@ class Mixture(Objective[Any]):
         return united
 
     def restore(self, example: Example[Array]) -> Array:
-        return self.members[self.member(example)].restore(example)
+        return self.members[self.member(example)].restore(_unmark(example, len(self.members)))
 
     def member(self, example: Example[Array]) -> int:
         """The number of the member that made ``example``."""
-        return int(example.inputs.given[MEMBER][0])
+        return int(example.inputs.given[MEMBER][0]) % len(self.members)
 
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.members[self.reads].read(segments, vocab)
 
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.members[self.asks].ask_next(ids, vocab)
+
+    def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array] | None:
+        return self.members[self.asks].prompt(ids, vocab)
+
+    def read_decoder(self, inputs: Slots[Array], vocab: Vocabulary) -> Slots[Array] | None:
+        return self.members[self.reads].read_decoder(inputs, vocab)
+
+    def also(self, read: Slots[Array]) -> dict[str, Array]:
+        return self.members[self.reads].also(read)
+
+    def ask_hidden(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], Array]:
+        return self.members[self.reads].ask_hidden(ids, vocab)
 
 
 def _length(mixture: Mixture, tokens: int) -> int:
@@ -128,11 +155,26 @@ def _length(mixture: Mixture, tokens: int) -> int:
     return low
 
 
-def _mark(example: Example[Array], number: int) -> Example[Array]:
+def _mark(example: Example[Array], number: int, members: int) -> Example[Array]:
+    """Write down who made it. A member that is a mixture has done so too: both numbers are kept as one."""
     inputs = example.inputs
-    given = {**inputs.given, MEMBER: np.full(len(inputs), float(number), np.float32)}
+    inner = inputs.given.get(MEMBER)
+    mark = np.full(len(inputs), float(number), np.float32) if inner is None else inner * members + number
+    given = {**inputs.given, MEMBER: mark.astype(np.float32, copy=False)}
     return Example(replace(inputs, given=given), example.decoder_inputs)
 
 
-def _shape(head: Head) -> tuple[type, str, dict[str, Any]]:
-    return type(head), head.reads, {name: tuple(p.shape) for name, p in head.named_parameters()}
+def _unmark(example: Example[Array], members: int) -> Example[Array]:
+    """The example as the member made it."""
+    inputs = example.inputs
+    given = {**inputs.given, MEMBER: inputs.given[MEMBER] // members}
+    return replace(example, inputs=replace(inputs, given=given))
+
+
+def _shape(head: Head) -> dict[str, Any]:
+    """What two heads of one name must share: what they are, read and hold, and their settings."""
+    parts = {name: tuple(p.shape) for name, p in head.named_parameters()}
+    plain = {
+        n: v for n, v in vars(head).items() if isinstance(v, bool | int | float | str) and n != "training"
+    }
+    return {"": type(head), "reads": head.reads, **plain, **parts}

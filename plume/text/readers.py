@@ -239,7 +239,8 @@ def _with_columns(source: SourceFile, rows: Parsed, columns: Sequence[str]) -> P
         wanted = ", ".join(repr(c) for c in columns if c not in names) or ", ".join(map(repr, columns))
         raise UserError(
             f"{source.path} has no column {wanted}; there are: {', '.join(map(repr, names))}. Name the right one with "
-            f"--text-column (and --label-column), those of pairs in training with windows.source and windows.target"
+            f"--text-column (and --label-column), those of pairs in training with windows.source and windows.target "
+            f"(source and target in a file of tasks)"
         )
     yield from held
 

@@ -57,6 +57,7 @@ def build(
     *,
     text_column: str = "text",
     more: Sequence[str] = (),
+    prefix: str = "",
     segment_words: bool = False,
     lexicon: Lexicon | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -66,6 +67,7 @@ def build(
     A finished store of the same data, tokenizer and options is opened as it is. Documents that are empty or
     damaged are left out and listed in ``rejected.jsonl``. Memory stays bounded whatever the size of the data.
     ``more`` are further columns of a document, each after the one before; ``marks.PART`` says where one begins.
+    ``prefix`` stands before the first column of each document; its split is decided without it.
     ``segment_words``: Chinese words by rjieba; ``lexicon``: those, and its phrases and entities.
 
     Raises:
@@ -76,6 +78,8 @@ def build(
     options = {"text_column": text_column, "segment_words": segment_words, "tokenizer": tokenizer.fingerprint}
     if more:
         options["more"] = list(more)
+    if prefix:
+        options["prefix"] = prefix
     files = _describe(sources, folder)
     if lexicon is not None:
         options["units"] = lexicon.fingerprint
@@ -133,6 +137,7 @@ class _Builder:
         self.folder, self.tokenizer, self.sources, self.files = folder, tokenizer, sources, files
         self.options, self.progress = options, progress
         self.more: Sequence[str] = options.get("more", ())
+        self.prefix: str = options.get("prefix", "")
         self.dtype = np.dtype("<u2" if tokenizer.vocabulary.size <= 2**16 else "<u4")
         self.state = _State()
         self.shards: list[dict[str, Any]] = []
@@ -176,11 +181,14 @@ class _Builder:
             for row in batch.rejected:
                 reason = f"{row.status}: {row.reason}"
                 state.reasons[reason] = state.reasons.get(reason, 0) + 1
+        columns, texts = 1 + len(self.more), batch.texts
+        if self.prefix:
+            texts = [text if n % columns else self.prefix + text for n, text in enumerate(texts)]
         if self.units is not None:
-            flat = self.units.encode(batch.texts)
+            flat = self.units.encode(texts)
         else:
-            flat = self.tokenizer.encode_flat(batch.texts, segment_words=self.options["segment_words"])
-        self._add_flat(joined(flat, 1 + len(self.more)), batch)
+            flat = self.tokenizer.encode_flat(texts, segment_words=self.options["segment_words"])
+        self._add_flat(joined(flat, columns), batch)
         state.file, state.rows = batch.file, batch.rows
 
     def _add_flat(self, flat: Flat, batch: Batch) -> None:

@@ -30,7 +30,7 @@ from plume.text.tokens import TokenStore
 from plume.training import identity, session
 from plume.training.folder import RunFolder
 from plume.training.meters import MetricsFile, ShareLine
-from plume.training.pretraining import choose_tokenizer, tokenize
+from plume.training.pretraining import choose_tokenizer, tokenize, training_texts
 from plume.training.session import say
 from plume.vocabulary import Vocabulary
 
@@ -84,7 +84,9 @@ def count(
         if folder.read_run().get("finished"):
             say(f"{folder.path} is finished: its text is counted")
             return out
-        pieces = choose_tokenizer(folder, recipe.tokenizer, tokenizer, data, text_column)
+        pieces = choose_tokenizer(
+            folder, recipe.tokenizer, tokenizer, lambda: training_texts(data, text_column)
+        )
         _eos(recipe, pieces.vocabulary)
         session.begin(folder, recipe)
         session.keep_tokenizer(folder, pieces)

@@ -57,6 +57,10 @@ class RunFolder:
     def tokens(self) -> Path:
         return self.path / "tokens"
 
+    def task(self, name: str) -> Path:
+        """The tokens of a task's rows, where tasks are mixed with the text."""
+        return self.path / "tasks" / name
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
@@ -104,7 +108,7 @@ class RunFolder:
         """Take away what a run wrote that came to nothing: it was refused before its first checkpoint."""
         for path in (self.config, self.run, self.metrics, self.units, self.continued, *self.curve):
             path.unlink(missing_ok=True)
-        for path in (self.tokenizer, self.tokens, self.code, self.checkpoints):
+        for path in (self.tokenizer, self.tokens, self.path / "tasks", self.code, self.checkpoints):
             shutil.rmtree(path, ignore_errors=True)
 
     def read_config(self) -> dict[str, Any]:

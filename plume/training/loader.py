@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -78,7 +78,8 @@ class Phase(Generic[T]):
     Its sequence of samples begins where sample number ``base`` stands; at ``first_step`` the run has used
     ``first_sample`` samples. ``stream`` and ``seeds`` key the noise; ``static`` draws it once and for all,
     or ``dupe_factor`` times.
-    ``samples`` ends the sequence (held-out text is read once).
+    ``samples`` ends the sequence (held-out text is read once). Where several sets of examples are mixed,
+    ``shares`` says how often each has its turn, and on held-out text ``parts`` has each of them alone.
     """
 
     objective: Objective[T]
@@ -93,6 +94,8 @@ class Phase(Generic[T]):
     dupe_factor: int = 1
     stream: str = "noise"
     samples: int | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Phase[T]] = field(default_factory=dict)
 
     def numbers(self, step: int) -> range:
         """The global sample numbers of a step's batch."""

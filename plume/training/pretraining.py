@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from plume.errors import UserError
 from plume.models.heads import Head
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.text import extending
-from plume.text.readers import read
+from plume.text.files import find
+from plume.text.readers import check, read
 from plume.text.splits import split_of
 from plume.text.store import OtherText, Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
-from plume.text.tokens import TokenStore
+from plume.text.tokens import Tokens, TokenStore
 from plume.text.units import Lexicon
 from plume.training import continued, session, stages
 from plume.training.checkpoints import Checkpoints
@@ -24,6 +26,7 @@ from plume.training.meters import ShareLine
 from plume.training.session import Session, say
 from plume.training.settings import Pretraining
 from plume.training.starts import open_start, open_tokenizer
+from plume.training.tasks import Files, Task
 from plume.vocabulary import Vocabulary
 
 
@@ -36,6 +39,7 @@ def pretrain(
     start: Path | None = None,
     general: Sequence[Path] = (),
     units: Path | None = None,
+    tasks: Files | None = None,
     text_column: str = "text",
     accept_changes: bool = False,
 ) -> Path:
@@ -47,7 +51,7 @@ def pretrain(
     ``data`` and on ``general`` text, to see what was learnt and what forgotten (continued.json). ``accept_changes``
     resumes a run although code, versions or machine have changed, and records what did. A finished run says so.
     ``units``: a dictionary of phrases and entities (``plume.text.units``), for recipes that mask them; without one,
-    words that often stand together are phrases.
+    words that often stand together are phrases. ``tasks``: where the data of each of the recipe's tasks lies.
 
     Returns ``out``. Under ``torchrun`` every process calls this.
 
@@ -55,14 +59,18 @@ def pretrain(
         UserError: anything the user can mend; the sentence says how.
         SystemExit: a signal came; everything is saved.
     """
-    recipe = config.checked(recipe)
+    recipe, tasks = config.checked(recipe), tasks or {}
+    _know_tasks(recipe, tasks)
     with session.hold(out, recipe, "pretraining", accept_changes=accept_changes) as held:
         if held.finished:
             held.only_first(lambda: _finished(held))
             return out
-        held.only_first(lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column, units))
+        held.only_first(
+            lambda: _prepare(held, recipe, list(data), tokenizer, start, text_column, units, tasks)
+        )
         pieces = Tokenizer.load(held.folder.tokenizer)
         store = TokenStore.open(held.folder.tokens)
+        rows = {name: TokenStore.open(held.folder.task(name)) for name in tasks}
         vocab, tokens = pieces.vocabulary, store.split("train")
         model = build_model(recipe, vocab)
         parent = _start(held, model, start, tokenizer)
@@ -75,20 +83,33 @@ def pretrain(
 
         held.only_first(lambda: measure("before"))
         found = stages.windows(recipe)
+        train = {name: row.split("train") for name, row in rows.items()}
+        phases = stages.phases(recipe, tokens, vocab, train)
+        if held.ranks.first and train:
+            say("mixed: " + ", ".join(f"{name} {share:.1%}" for name, share in phases[0].shares.items()))
+        dev = {name: row.split("dev") for name, row in rows.items()}
         session.train(
             held,
             model,
-            stages.phases(recipe, tokens, vocab),
-            stages.held_out(recipe, store.split("dev"), vocab),
+            phases,
+            stages.held_out(recipe, store.split("dev"), vocab, dev, phases),
             vocab,
             length=max(windows.length for windows in found),
-            bytes_per_token=tokens.num_bytes / max(tokens.num_tokens, 1),
-            made_of={"data": store.fingerprint, "tokenizer": pieces.fingerprint},
+            bytes_per_token=_bytes_per_token([tokens, *train.values()]),
+            made_of={
+                "data": store.fingerprint,
+                "tokenizer": pieces.fingerprint,
+                **{f"task {name}": row.fingerprint for name, row in rows.items()},
+            },
             parent=parent,
         )
         held.only_first(lambda: measure("after"))
         held.only_first(lambda: _close(held))
     return out
+
+
+def _bytes_per_token(parts: Sequence[Tokens]) -> float:
+    return sum(part.num_bytes for part in parts) / max(sum(part.num_tokens for part in parts), 1)
 
 
 def _close(held: Session) -> None:
@@ -107,7 +128,7 @@ def _finished(held: Session) -> None:
         _draw(held)
 
 
-def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:
+def build_model(recipe: Pretraining, vocab: Vocabulary, *, device: str = "cpu") -> PretrainedModel:
     """A new model with the heads of the recipe's objective and of its stages'."""
 
     def heads(backbone: Backbone) -> Mapping[str, Head]:
@@ -116,7 +137,7 @@ def build_model(recipe: Pretraining, vocab: Vocabulary) -> PretrainedModel:
             merged = {**objective.heads(backbone, vocab), **merged}
         return merged
 
-    return PretrainedModel.build(recipe.model, vocab, heads, seed=recipe.training.init_seed)
+    return PretrainedModel.build(recipe.model, vocab, heads, seed=recipe.training.init_seed, device=device)
 
 
 def draw_curve(folder: RunFolder, recipe: Pretraining) -> None:
@@ -165,14 +186,15 @@ def _prepare(
     start: Path | None,
     column: str,
     units: Path | None,
+    files: Files,
 ) -> None:
-    """Tokenizer and token store of the run. Bad data is refused before anything is written.
+    """Tokenizer and token stores of the run. Bad data is refused before anything is written.
 
     Raises:
         UserError: the run was begun with other text, and has learnt from it.
     """
     try:
-        _make(held.folder, recipe, data, given or start, column, units)
+        _make(held.folder, recipe, data, given or start, column, units, files)
     except OtherText:
         if held.folder.learnt():
             raise UserError(
@@ -181,7 +203,7 @@ def _prepare(
             ) from None
         say(f"{held.folder.path} has no checkpoint yet, so it is begun anew with this text")
         held.folder.forget()
-        _make(held.folder, recipe, data, given or start, column, units)
+        _make(held.folder, recipe, data, given or start, column, units, files)
 
 
 def _make(
@@ -191,27 +213,87 @@ def _make(
     given: Path | None,
     column: str,
     units: Path | None,
+    files: Files,
 ) -> None:
     column, *more = columns(recipe) or (column,)
+    members = () if recipe.tasks is None else recipe.tasks.members
+    for task in members:
+        with _naming(task):
+            check(find(list(files[task.name])), text_column=task.source, more=(task.target,))
+
+    def texts() -> Iterator[str]:
+        yield from training_texts(data, column, more)
+        for task in members:
+            yield from training_texts(files[task.name], task.source, (task.target,), prefix=task.prefix)
+
     lexicon = _lexicon(folder, recipe, units, lambda: training_texts(data, column, more))
-    pieces = choose_tokenizer(folder, recipe.tokenizer, given, data, column, more)
+    pieces = choose_tokenizer(folder, recipe.tokenizer, given, texts)
+    _know_room(recipe, pieces)
     session.begin(folder, recipe)
     session.keep_tokenizer(folder, pieces)
     if lexicon is not None and not folder.units.exists():
         lexicon.save(folder.units)
     words = "word" in stages.grains(recipe)
     tokenize(data, pieces, folder, column, more, segment_words=words, lexicon=lexicon)
+    for task in members:
+        with _naming(task):
+            build(
+                list(files[task.name]), pieces, folder.task(task.name),
+                text_column=task.source, more=(task.target,), prefix=task.prefix,
+            )  # fmt: skip
+
+
+def _know_tasks(recipe: Pretraining, files: Files) -> None:
+    """Whether the data of each of the recipe's tasks is known.
+
+    Raises:
+        UserError: it is not, or there is data of others.
+    """
+    names = [] if recipe.tasks is None else [task.name for task in recipe.tasks.members]
+    if lacking := [name for name in names if name not in files]:
+        raise UserError(
+            f"this recipe mixes tasks, and where the data of {', '.join(lacking)} lies is not said: give the file "
+            f"of tasks with --tasks"
+        )
+    if others := [name for name in files if name not in names]:
+        raise UserError(f"there is data for {', '.join(others)}, which is none of the recipe's tasks")
+
+
+def _know_room(recipe: Pretraining, pieces: Tokenizer) -> None:
+    """Whether something of a task's rows fits behind its prefix.
+
+    Raises:
+        UserError: nothing does.
+    """
+    if recipe.tasks is None:
+        return
+    shortest = min(windows.length for windows in stages.windows(recipe))
+    room = recipe.tasks.objective.window_length(shortest)
+    for task in recipe.tasks.members:
+        if (size := len(pieces.encode(task.prefix))) >= room:
+            raise UserError(
+                f"the task {task.name}: its prefix has {size} tokens, and {room} fit into windows.length={shortest}: "
+                f"nothing of its rows would be read, so lengthen the windows or shorten the prefix"
+            )
+
+
+@contextlib.contextmanager
+def _naming(task: Task) -> Iterator[None]:
+    try:
+        yield
+    except OtherText:
+        raise  # which is for ``_prepare`` to judge
+    except UserError as error:
+        raise UserError(f"the task {task.name}: {error}") from None
 
 
 def choose_tokenizer(
     folder: RunFolder,
     kind: TokenizerConfig,
     given: Path | None,
-    data: Sequence[Path],
-    column: str,
-    more: Sequence[str] = (),
+    texts: Callable[[], Iterator[str]],
 ) -> Tokenizer:
-    """The run's own tokenizer, else the given one, else one trained on the text.
+    """The run's own tokenizer, else the given one, else one trained on the texts.
 
     Raises:
         UserError: the run was begun with another one.
@@ -227,7 +309,7 @@ def choose_tokenizer(
         return own
     if pieces is None:
         say("training the tokenizer")
-        pieces = kind.train(training_texts(data, column, more))
+        pieces = kind.train(texts())
     return pieces
 
 
@@ -302,11 +384,13 @@ def columns(recipe: Pretraining) -> tuple[str, ...]:
     return wanted.pop()
 
 
-def training_texts(data: Sequence[Path], column: str, more: Sequence[str] = ()) -> Iterator[str]:
-    """The texts of the training split, for a tokenizer to be trained on."""
+def training_texts(
+    data: Sequence[Path], column: str, more: Sequence[str] = (), *, prefix: str = ""
+) -> Iterator[str]:
+    """The texts of the training split, for a tokenizer to be trained on; ``prefix`` stands before the first column."""
     for document in read(list(data), text_column=column, more=more):
         if split_of(document.text) == "train":
-            yield from (document.text, *document.more)
+            yield from (prefix + document.text, *document.more)
 
 
 def _start(

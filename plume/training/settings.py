@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from plume.models.pretrained import BackboneConfig
 from plume.objectives.base import Objective
+from plume.objectives.mixture import Mixture
 from plume.text.tokenizers import TokenizerConfig
 from plume.text.windows import Windows
+from plume.training.tasks import Tasks
 
 Schedule = Literal[
     "linear", "linear_from_zero", "linear_throughout", "cosine", "wsd", "inverse_sqrt", "constant_inverse_sqrt",
@@ -132,7 +134,7 @@ class Pretraining:
 
     ``masking="static"`` draws each window's cut and noise once and for all, "dynamic" anew every epoch. Static text
     comes in ``dupe_factor`` variants, one after the other, as BERT's builder wrote it: epoch e is epoch e modulo
-    that many.
+    that many. ``tasks`` are mixed with what the recipe asks of its text, each with data of its own.
     """
 
     tokenizer: TokenizerConfig
@@ -143,8 +145,15 @@ class Pretraining:
     masking: Masking = "dynamic"
     dupe_factor: int = 1
     stages: tuple[Stage, ...] = ()
+    tasks: Tasks | None = None
 
     def __post_init__(self) -> None:
+        for objective in (self.objective, *(stage.objective for stage in self.stages)):
+            if objective is not None:
+                self.asks(objective)  # says what cannot be mixed
+        for windows in (self.windows, *(stage.windows for stage in self.stages)):
+            if self.tasks is not None and windows is not None and windows.carries:
+                raise ValueError("tasks cannot be mixed with windows that carry memory from one to the next")
         if self.dupe_factor < 1:
             raise ValueError(f"dupe_factor must be at least 1, got {self.dupe_factor}")
         if self.dupe_factor > 1 and self.masking == "dynamic":
@@ -155,6 +164,10 @@ class Pretraining:
                 raise ValueError(
                     f"stages must end one after the other and only the last may be open, got until={ends}"
                 )
+
+    def asks(self, objective: Objective[Any]) -> Objective[Any]:
+        """What is asked where ``objective`` is that of the text: it alone, or it and that of the tasks."""
+        return objective if self.tasks is None else Mixture((objective, self.tasks.objective), asks=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,13 @@ from plume.objectives.masked import MaskedLM
 from plume.objectives.mixture import MEMBER, Mixture
 from plume.objectives.permuted import PermutedLM
 from plume.objectives.prefix import Cloze, PrefixLM, unilm
+from plume.objectives.sequence_to_sequence import SequenceToSequence
+from plume.objectives.span_corruption import SpanCorruption
 from plume.seeding import rng
 from plume.slots import Example, Losses, collate
+from plume.studies.laws import WITH_SENTINELS
+from plume.text.marks import PART
+from plume.text.windows import Window
 from tests.laws.laws import VOCAB, framed, tiny, window
 
 
@@ -133,3 +138,67 @@ def test_xlnets_order_can_be_one_of_several() -> None:
 def test_a_mixture_is_its_json() -> None:
     mixed = Mixture((unilm(), Cloze("seq2seq", noise_density=0.5), CausalLM()), (1, 2, 3))
     assert config.from_json(config.to_json(mixed)) == mixed
+
+
+def cut_for(member: int, ids: np.ndarray, cut: int | None = None) -> Window:
+    """A window that says which member it is for; with ``cut`` a row of two columns."""
+    found = replace(window(ids), labels={MEMBER: member})
+    if cut is not None:
+        found.marks[cut] |= PART
+    return found
+
+
+def test_a_window_can_say_which_member_it_is_for() -> None:
+    """T5's tasks: rows of two columns to the one, text to the other, and not a token of either is cut off."""
+    mixed = Mixture((SpanCorruption(), SequenceToSequence()), asks=1)
+    ids = np.arange(7, 27)
+    for seed in range(5):
+        row = mixed.example(cut_for(1, ids, 12), WITH_SENTINELS, rng(seed, "noise"))
+        text = mixed.example(cut_for(0, ids), WITH_SENTINELS, rng(seed, "noise"))
+        assert row is not None and text is not None
+        assert (mixed.member(row), mixed.member(text)) == (1, 0)
+        assert row.inputs.input_ids.tolist() == [*range(7, 19), WITH_SENTINELS.eos]
+        for made in (row, text):
+            np.testing.assert_array_equal(mixed.restore(made), ids)
+    with pytest.raises(ValueError, match="say which member"):
+        mixed.example(window(ids), WITH_SENTINELS, rng(0, "noise"))
+
+
+def test_a_mixture_in_a_mixture_keeps_both_draws() -> None:
+    mixed = Mixture((CausalLM(), Mixture((PrefixLM(), CausalLM(), CausalLM()), (1, 1, 1))), (1, 2))
+    ids, members = np.arange(7, 19), set()
+    for seed in range(30):
+        made = mixed.example(window(ids), VOCAB, rng(seed, "noise"))
+        assert made is not None
+        np.testing.assert_array_equal(mixed.restore(made), ids)
+        members.add(int(made.inputs.given[MEMBER][0]))
+    assert members == {0, 1, 3, 5}
+
+
+def test_a_mixture_of_two_stacks_is_asked_as_its_members_are() -> None:
+    """It once had no prompt at all, so that a run of two stacks was asked as if it had one."""
+    spans, answers = SpanCorruption(), SequenceToSequence()
+    ids = np.arange(7, 12)
+    for asks, alone in enumerate((spans, answers)):
+        prompt = Mixture((spans, answers), (1, 1), asks=asks).prompt(ids, WITH_SENTINELS)
+        wanted = alone.prompt(ids, WITH_SENTINELS)
+        assert prompt is not None and prompt.decoder_inputs is not None and wanted.decoder_inputs is not None
+        assert prompt.inputs.input_ids.tolist() == wanted.inputs.input_ids.tolist()
+        assert prompt.decoder_inputs.input_ids.tolist() == wanted.decoder_inputs.input_ids.tolist()
+    mixed = Mixture((spans, answers), (1, 1))
+    read, _ = mixed.read([ids], WITH_SENTINELS)
+    decoder = mixed.read_decoder(read, WITH_SENTINELS)
+    assert decoder is not None and decoder.input_ids.tolist() == [WITH_SENTINELS.pad, *ids]
+
+
+def test_heads_of_one_name_have_one_setting() -> None:
+    """Label smoothing of the one would silently be dropped, or become the other's."""
+    mixed = Mixture((CausalLM(), Smoothed()), (1, 1))
+    with pytest.raises(ValueError, match="shapes or settings"):
+        tiny(mixed)
+
+
+@dataclass(frozen=True)
+class Smoothed(CausalLM):
+    def heads(self, backbone: Any, vocab: Any) -> Any:
+        return {"next_token": TokenHead(backbone, spread=0.1)}
