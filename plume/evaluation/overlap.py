@@ -50,7 +50,21 @@ def overlap(
     tokenize = cut or ("zh" if is_chinese(references) else "13a")
     found = {}
     for name, metric in (("bleu", BLEU(tokenize=tokenize)), ("chrf", CHRF())):
+        _with_floats(metric)
         score = metric.corpus_score(list(texts), [list(references)], n_bootstrap=max(draws, 2))
         middle, wide = float(score._mean), float(score._ci)
         found[name] = Overlap(float(score.score), middle - wide, middle + wide, str(metric.get_signature()))
     return found
+
+
+def _with_floats(metric: Any) -> None:
+    """Of texts without one common word some resamples score 0.0 and others a numpy number, and sacrebleu's own mean of
+    the two raises: let all of them be floats."""
+    compute = metric._compute_score_from_stats
+
+    def plain(stats: Any) -> Any:
+        score = compute(stats)
+        score.score = float(score.score)
+        return score
+
+    metric._compute_score_from_stats = plain

@@ -32,3 +32,10 @@ def test_the_interval_is_of_the_corpus_and_repeats() -> None:
     assert overlap(references, references, draws=2)["bleu"].value == pytest.approx(100)
     with pytest.raises(ValueError, match="1 texts and 2 references"):
         overlap(["a"], ["a", "b"])
+
+
+def test_texts_of_which_some_share_nothing_have_an_interval_too() -> None:
+    """A model that has learnt little: sacrebleu's own mean of its resamples raised a TypeError here."""
+    found = overlap(["", "abc", "好"], ["good", "bad", "好"], draws=100)
+    assert found["bleu"].value >= 0 and 0 < found["chrf"].value < 100
+    assert found["chrf"].low < found["chrf"].value < found["chrf"].high
