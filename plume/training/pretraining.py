@@ -13,7 +13,7 @@ from plume.models.heads import Head
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.text import extending
 from plume.text.files import find
-from plume.text.readers import check, read
+from plume.text.readers import Report, check, read
 from plume.text.splits import split_of
 from plume.text.store import OtherText, Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
@@ -220,6 +220,7 @@ def _make(
     for task in members:
         with _naming(task):
             check(find(list(files[task.name])), text_column=task.source, more=(task.target,))
+            _know_rows(task, files[task.name])
 
     def texts() -> Iterator[str]:
         yield from training_texts(data, column, more)
@@ -275,6 +276,21 @@ def _know_room(recipe: Pretraining, pieces: Tokenizer) -> None:
                 f"the task {task.name}: its prefix has {size} tokens, and {room} fit into windows.length={shortest}: "
                 f"nothing of its rows would be read, so lengthen the windows or shorten the prefix"
             )
+
+
+def _know_rows(task: Task, files: Sequence[Path]) -> None:
+    """Whether a task has a row at all.
+
+    Raises:
+        UserError: in none there is something to read and something to write.
+    """
+    report = Report()
+    if next(read(list(files), text_column=task.source, more=(task.target,), report=report), None) is None:
+        reasons = ", ".join(f"{n} {status}: {reason}" for (status, reason), n in report.reasons.items())
+        raise UserError(
+            f"no row of {', '.join(map(str, files))} has text in both columns, {task.source} and {task.target} "
+            f"({reasons or 'there are none'}): fill them, or leave the task out"
+        )
 
 
 @contextlib.contextmanager
