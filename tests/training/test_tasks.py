@@ -20,7 +20,7 @@ from plume.text.mixing import rates
 from plume.text.store import build
 from plume.text.tokenizers import Tokenizer
 from plume.text.tokens import Tokens
-from plume.text.windows import PackedStream
+from plume.text.windows import PackedStream, Reading
 from plume.training import stages
 from plume.training.loader import Loader
 from plume.training.parallel import Ranks
@@ -67,9 +67,7 @@ def test_one_draw_is_one_example_of_one_task(pieces: Tokenizer) -> None:
     asked = recipe(cap=30, temperature=2.0)
     text, rows = sets(pieces)
     (phase,) = stages.phases(asked, text, pieces.vocabulary, rows)
-    windows = len(
-        asked.windows.plan(text, pieces.vocabulary, length=26, batch_size=1, seed=0, epoch=0)
-    )  # 24 slots
+    windows = len(asked.windows.plan(text, pieces.vocabulary, Reading(26)))  # 24 slots
     assert windows > 30
     shares = rates([windows, 40, 12], [1, 1, 1], cap=30, temperature=2.0)
     np.testing.assert_allclose(list(phase.shares.values()), shares)
@@ -262,7 +260,7 @@ def test_the_prefix_is_read_and_decides_no_split(tmp_path: Path, pieces: Tokeniz
         one, two = bare.split(split), named.split(split)
         assert one.num_documents == two.num_documents
         plans = [
-            Task(name="a").windows(99).plan(t, pieces.vocabulary, length=99, batch_size=1, seed=0, epoch=0)
+            Task(name="a").windows(99).plan(t, pieces.vocabulary, Reading(99))
             if t.num_documents else () for t in (one, two)
         ]  # fmt: skip
         for before, after in zip(*plans, strict=True):
