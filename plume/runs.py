@@ -10,7 +10,7 @@ model can.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from plume.evaluation.answers import Classified as Classified
 from plume.evaluation.answers import Filled as Filled
 from plume.evaluation.answers import Tagged as Tagged
 from plume.evaluation.answers import one_or_many
-from plume.evaluation.scorer import Scorer
+from plume.evaluation.scorer import Scorer, paired
 from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
@@ -35,7 +35,7 @@ from plume.models import interop
 from plume.models.heads import Asked, Head, Reads, TokenHead
 from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import Backbone, PretrainedModel, has_weights
 from plume.models.sparse import SparseModel
 from plume.models.transformer import TransformerConfig
 from plume.models.word_vectors import WordVectors, of_rows
@@ -161,11 +161,7 @@ class Run:
     def complete(
         self, prompts: Sequence[str], decoding: Decoding | None = None, *, samples: int = 1
     ) -> list[Completion]:
-        """Continuations with their ids and log-probabilities; sample j of prompt i is entry i * samples + j.
-
-        Raises:
-            UserError: this model predicts no tokens, or answers tasks and a prompt begins like none of them.
-        """
+        """Continuations with their ids and log-probabilities; sample j of prompt i is entry i * samples + j."""
         self.know_prompts(prompts)
         return complete(self.language_model, self.tokenizer, list(prompts), decoding, samples=samples)
 
@@ -199,14 +195,9 @@ class Run:
         return self._reader if self.tasks is None else self.tasks.objective
 
     def know_prompts(self, prompts: Sequence[str]) -> None:
-        """Whether each prompt is of a task that this model knows, where it was trained on some.
-
-        Raises:
-            UserError: one begins with no task's prefix.
-        """
-        if self.tasks is not None:
-            for prompt in prompts:
-                self.tasks.of_prompt(prompt)
+        """Where it was trained on tasks, raise a UserError if a prompt begins with the prefix of none of them."""
+        for prompt in prompts if self.tasks else ():
+            cast(Tasks, self.tasks).of_prompt(prompt)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> Any:
         """The likeliest tokens for each [MASK].
@@ -343,11 +334,8 @@ class Run:
         self._require("loglikelihood")
         if isinstance(self.model, NGrams):
             return Scorer(answerers.counts(self.model), self.tokenizer)
-        return self._scorer(self._reader)
-
-    def _scorer(self, objective: Objective[Any]) -> Scorer:
         answerer = answerers.network(
-            self.speaker, objective, self._vocab, max_length=self.max_length, device=self._device
+            self.speaker, self._reader, self._vocab, max_length=self.max_length, device=self._device
         )
         return Scorer(answerer, self.tokenizer)
 
@@ -366,17 +354,10 @@ class Run:
             UserError: this model predicts no tokens, or there are not as many contexts as continuations.
         """
         one = isinstance(contexts, str) and isinstance(continuations, str)
-        before = [contexts] if isinstance(contexts, str) else list(contexts)
-        after = [continuations] if isinstance(continuations, str) else list(continuations)
-        before, after = (before * len(after) if len(before) == 1 else before,
-                         after * len(before) if len(after) == 1 else after)  # fmt: skip
-        if len(before) != len(after):
-            raise UserError(
-                f"{len(before)} contexts and {len(after)} continuations: there must be one of each"
-            )
-        self.know_prompts(before)
-        scorer = self.scorer if self.tasks is None else self._scorer(self.answers)
-        found = [x.log_prob for x in scorer.loglikelihood(list(zip(before, after, strict=True)))]
+        asked = paired(contexts, continuations)
+        self.know_prompts([context for context, _ in asked])
+        run = self if self.tasks is None else replace(self, objective=self.answers)
+        found = [x.log_prob for x in run.scorer.loglikelihood(asked)]
         return found[0] if one else found
 
     @overload
@@ -385,8 +366,7 @@ class Run:
     def loglikelihood_rolling(self, texts: Many) -> list[float]: ...
     def loglikelihood_rolling(self, texts: str | Sequence[str]) -> float | list[float]:
         """log p of a whole text in nats, each of its tokens scored once; a list for many."""
-        many = [texts] if isinstance(texts, str) else list(texts)
-        found = self.scorer.loglikelihood_rolling(many)
+        found = self.scorer.loglikelihood_rolling([texts] if isinstance(texts, str) else list(texts))
         return found[0] if isinstance(texts, str) else found
 
     # --- inside --------------------------------------------------------------------------------------------
@@ -532,20 +512,14 @@ class Run:
         if isinstance(self.model, SparseModel):
             labels, terms = ", ".join(self.labels), f"{len(self.model.terms):,}"
             return {"folder": str(self.path), "terms": terms, "labels": labels}
-        count = sum(p.numel() for p in self.network.parameters())
-        shape = self.network.backbone.config
         found = {
             "folder": str(self.path),
             "objective": type(self.objective).__name__,
-            "network": f"{shape.num_layers} layers of {shape.d_model}, {count:,} parameters",
+            **self.network.facts(),
             "tokenizer": f"{self.tokenizer.kind}, {self._vocab.size:,} tokens",
-            "heads": ", ".join(self.network.heads) or "none",
         }
-        if self.step is not None:
-            found["step"] = f"{self.step:,}"
-        if self.labels:
-            found["labels"] = ", ".join(self.labels)
-        return found
+        found |= {} if self.step is None else {"step": f"{self.step:,}"}
+        return found | ({"labels": ", ".join(self.labels)} if self.labels else {})
 
 
 def load(
@@ -605,7 +579,7 @@ def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
         for objective in objectives:
             merged = {**objective.heads(backbone, vocab), **merged}
         # An imported folder may lack heads of its family's objective: what has no weights cannot answer.
-        return {name: head for name, head in merged.items() if _has_weights(name, head, backbone, state)}
+        return {name: head for name, head in merged.items() if has_weights(name, head, backbone, state)}
 
     model = PretrainedModel.build(recipe.model, vocab, heads, seed=0)
     # An imported folder may keep more than can answer here, such as a pooler that `plume adapt` will use.
@@ -613,13 +587,6 @@ def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
     used = {n: t for n, t in state.items() if n.startswith(("backbone.", *named))}
     model.load_state(used, str(checkpoint.path))
     return Run(folder.path, model, recipe.objective, tokenizer, recipe, checkpoint.step)
-
-
-def _has_weights(name: str, head: Head, backbone: Any, state: dict[str, Tensor]) -> bool:
-    """Whether all that is the head's alone was stored; tables that it shares lie with the backbone."""
-    shared = {id(parameter) for parameter in backbone.parameters()}
-    own = [n for n, parameter in head.named_parameters() if id(parameter) not in shared]
-    return all(f"heads.{name}.{n}" in state for n in own)
 
 
 def _load_published(path: Path) -> Run:

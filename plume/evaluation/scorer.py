@@ -289,3 +289,18 @@ def _grouped(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
             group, size = [], 0
     if group:
         yield group
+
+
+def paired(contexts: str | Sequence[str], continuations: str | Sequence[str]) -> list[tuple[str, str]]:
+    """Each context with its continuation; one of the one goes with all of the other.
+
+    Raises:
+        UserError: there are not as many contexts as continuations.
+    """
+    before = [contexts] if isinstance(contexts, str) else list(contexts)
+    after = [continuations] if isinstance(continuations, str) else list(continuations)
+    before, after = (before * len(after) if len(before) == 1 else before,
+                     after * len(before) if len(after) == 1 else after)  # fmt: skip
+    if len(before) != len(after):
+        raise UserError(f"{len(before)} contexts and {len(after)} continuations: there must be one of each")
+    return list(zip(before, after, strict=True))

@@ -155,6 +155,12 @@ class PretrainedModel(nn.Module):
         """Every parameter once, by name, detached; not copied."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
+    def facts(self) -> dict[str, str]:
+        """What there is to say of it, for a card."""
+        count, shape = sum(p.numel() for p in self.parameters()), self.backbone.config
+        size = f"{shape.num_layers} layers of {shape.d_model}, {count:,} parameters"
+        return {"network": size, "heads": ", ".join(self.heads) or "none"}
+
     def load_state(self, state: Mapping[str, Tensor], source: str = "the state") -> None:
         """Copy ``state`` (as ``state()`` names it; second names are welcome too) into this model.
 
@@ -323,3 +329,10 @@ def _pools(head: str, state: Mapping[str, Tensor]) -> bool:
 def _some(problems: list[str], most: int = 5) -> str:
     rest = f", and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + rest
+
+
+def has_weights(name: str, head: Head, backbone: Any, state: Mapping[str, Tensor]) -> bool:
+    """Whether all that is the head's alone was stored; tables that it shares lie with the backbone."""
+    shared = {id(parameter) for parameter in backbone.parameters()}
+    own = [n for n, parameter in head.named_parameters() if id(parameter) not in shared]
+    return all(f"heads.{name}.{n}" in state for n in own)
