@@ -40,7 +40,9 @@ from plume.slots import NEVER, Batch, collate
 from plume.text.store import build
 from plume.text.tokenizers import ByteLevelBPE, Tokenizer
 from plume.text.tokens import TokenStore
+from plume.text.units import Lexicon
 from plume.text.windows import PackedStream, Reading
+from plume.training import stages
 from plume.training.settings import Pretraining
 from plume.vocabulary import Vocabulary
 
@@ -79,15 +81,16 @@ class Texts:
         """The text as ``recipe``'s tokens, with a vocabulary of at most 2,000."""
         kind: Any = recipe.tokenizer
         kind = replace(kind, vocab_size=min(kind.vocab_size, 2_000))
-        columns = recipe.windows.columns
-        place = self.folder / f"{abs(hash((kind, columns)))}"
+        columns, units = recipe.windows.columns, bool(stages.grains(recipe) & {"phrase", "entity"})
+        place = self.folder / f"{abs(hash((kind, columns, units)))}"
         if (place / "tokens").exists():
             return TokenStore.open(place / "tokens"), Tokenizer.load(place / "pieces").vocabulary
-        pieces = kind.train((self.folder / "text.txt").read_text("utf-8").split("\n\n"))
+        texts = (self.folder / "text.txt").read_text("utf-8").split("\n\n")
+        pieces = kind.train(texts)
         pieces.save(place / "pieces")
         source, more = ("pairs.jsonl", columns) if columns else ("text.txt", ("text",))
         store = build([self.folder / source], pieces, place / "tokens", text_column=more[0], more=more[1:],
-                      segment_words=True)  # fmt: skip
+                      segment_words=True, lexicon=Lexicon.find(texts) if units else None)  # fmt: skip
         return store, pieces.vocabulary
 
 
