@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Bad input. The message names the file or value and the remedy; the command line prints just that."""
+
+
+class Lacking(UserError, ValueError):
+    """A tokenizer without a token that an objective needs: perhaps found in a rehearsal, perhaps in a long window."""

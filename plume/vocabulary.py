@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from plume.errors import Lacking
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
@@ -37,11 +39,11 @@ class Vocabulary:
         """The id of the special token ``name`` ("mask", "eos", ...).
 
         Raises:
-            ValueError: the tokenizer has no such token.
+            Lacking: the tokenizer has no such token.
         """
         value: int | None = getattr(self, name)
         if value is None:
-            raise ValueError(
+            raise Lacking(
                 f"this tokenizer has no {name!r} token, which the objective needs: "
                 f"train one with `plume tokenizer` of a kind that has it (wordpiece has cls, sep and mask)"
             )
@@ -51,11 +53,11 @@ class Vocabulary:
         """The first ``count`` sentinels.
 
         Raises:
-            ValueError: the tokenizer has fewer.
+            Lacking: the tokenizer has fewer.
         """
         if count > len(self.sentinels):
             has = f"only {len(self.sentinels)}" if self.sentinels else "no"
-            raise ValueError(
+            raise Lacking(
                 f"this tokenizer has {has} sentinels, but the objective needs {count} in one window: train one with "
                 f"`plume tokenizer --sentinels {max(100, count)}`, or choose a shorter windows.length"
             )

@@ -164,3 +164,14 @@ def test_careless_tasks_are_refused_before_anything_is_written(
     assert "label_smoothing" in refused("--tasks", file, "tasks.objective.label_smoothing=2")
     assert "shapes or settings" in refused("--tasks", file, "tasks.objective.label_smoothing=0.1")
     assert "answers no tasks" in refused("--tasks", file, recipe="ngram:notes")
+
+
+def test_too_few_sentinels_are_told_though_only_a_long_window_lacks_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rehearsal's short window needs one; it was a traceback out of the loader's thread."""
+    text, _, _ = lay_out(tmp_path, "zh")
+    words = [*SMALL, "tokenizer.sentinels=1", "--data", text, "--out", tmp_path / "run"]
+    code, out, err = call(capsys, "pretrain", "t5:tiny", *words)
+    assert code == 2 and "has only 1 sentinels" in err and "--sentinels 100" in err
+    assert "Traceback" not in err and out == ""
