@@ -214,7 +214,7 @@ def agreement(gold: ArrayLike, found: ArrayLike) -> dict[str, float]:
     return {
         "purity": float(table.max(0).sum() / n),
         "mutual_information": shared / mean if mean > 1e-15 else 1.0,
-        "adjusted_rand": (pairs(table) - chance) / (most - chance) if most > chance else 1.0,
+        "adjusted_rand": float((pairs(table) - chance) / (most - chance)) if most > chance else 1.0,
     }
 
 

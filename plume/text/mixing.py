@@ -22,8 +22,8 @@ def rates(
     ``cap``, the paper's K, keeps a large set from drowning the others (None: no cap); with ``cap=1`` all are equal,
     and so they are where the temperature has no bound. The cap comes before the temperature.
 
-    >>> rates([100, 300, 9_000], [1, 1, 1], cap=600, temperature=1.0)
-    (0.1, 0.3, 0.6)
+    >>> [round(rate, 6) for rate in rates([100, 300, 9_000], [1, 1, 1], cap=600, temperature=1.0)]
+    [0.1, 0.3, 0.6]
     >>> rates([100, 300, 9_000], [1, 1, 1], cap=1, temperature=1.0)[2] == 1 / 3
     True
     >>> rates([100, 1_600], [1, 1], cap=None, temperature=2.0)
