@@ -91,7 +91,10 @@ class MaskedLM(Objective[Window]):
         if not len(open_slots):
             return open_slots
         units = source.units(self.unit)[open_slots]
-        _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+        begins = np.ones(len(units), bool)
+        begins[1:] = units[1:] != units[:-1]
+        unit: Array = np.cumsum(begins) - 1
+        sizes: Array = np.bincount(unit)
         if self.selection == "bernoulli":
             return open_slots[(rng.random(len(sizes)) < self.noise_density)[unit]]
         budget = max(1, round(len(source.ids) * self.noise_density))

@@ -142,11 +142,11 @@ class TokenStore:
         arrays = {}
         for kind, dtype in dtypes.items():
             path = self.folder / f"{name}.{kind}.bin"
-            # numpy cannot map an empty file
-            empty = not entry["sizes"][kind]
-            arrays[kind] = (
-                np.zeros(0, dtype) if empty else np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r")
-            )
+            if not entry["sizes"][kind]:  # numpy cannot map an empty file
+                arrays[kind] = np.zeros(0, dtype)
+                continue
+            # Seen as a plain array: every slice of a memmap would be made one again, which a window feels.
+            arrays[kind] = np.asarray(np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r"))
         return Tokens(arrays["ids"], arrays["marks"], arrays["documents"], int(entry["bytes"]), name)
 
     def verify(self) -> None:

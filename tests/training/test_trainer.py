@@ -277,6 +277,7 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's compiler imports one
 def test_compiled_layers_learn_the_same(tmp_path: Path) -> None:
     found = []
     for switch in (False, True):
