@@ -277,7 +277,9 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's compiler imports one
+# Both are of torch's compiler: what it imports, and how it looks at its inputs.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_layers_learn_the_same(tmp_path: Path) -> None:
     found = []
     for switch in (False, True):
