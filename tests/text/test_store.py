@@ -69,7 +69,7 @@ def test_it_holds_every_document_once(
         assert tokens.num_bytes == sum(len(t.encode()) for t in mine) and tokens.name == name
         assert tokens.num_tokens == len(tokens.ids) and tokens.num_documents == len(mine)
         assert (tokens.marks[tokens.documents[:-1]] & SENTENCE).all()
-        assert isinstance(tokens.ids, np.memmap) and tokens.ids.dtype == np.uint16
+        assert isinstance(tokens.ids.base, np.memmap) and tokens.ids.dtype == np.uint16
     card = made.card
     assert card["documents"] == 302 and card["left_out"] == {
         "quarantined: not JSON": 1,
