@@ -25,14 +25,12 @@ from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
 from plume.seeding import Permutation, key
 from plume.slots import IGNORE
-from plume.text.splits import SPLITS
 from plume.text.tokenizers import Tokenizer
 from plume.training import session
 from plume.training.folder import RunFolder
 from plume.training.labelled import (
     Row,
-    check,
-    choose,
+    divide,
     encode,
     fingerprint,
     known,
@@ -88,12 +86,9 @@ def adapt(
     parent = config.resolve(str(run), trust_code=trust_code)
     pieces = Tokenizer.load(RunFolder(run).tokenizer)
     rows = read_rows(data, task, text_column, label_column, pair_column)
-    parts = {name: [row for row in rows if row.split == name] for name in SPLITS}
     labels = tuple(sorted({name for row in rows for name in row.names}))
     seed = 0 if training is None else training.data_seed
-    train = choose(parts["train"], labels, examples, seed, "examples")
-    dev = choose(parts["dev"], labels, examples, seed, "dev examples")
-    check(train, labels, examples)
+    train, dev = divide(rows, labels, examples, seed)
     others = [] if evaluation is None else read_rows(evaluation, task, text_column, label_column, pair_column)
     scored = known(others, labels)
     shape = parent.model if model is None else model
@@ -115,7 +110,7 @@ def adapt(
             held.only_first(lambda: say(f"{out} is finished: {training.steps} steps are done"))
             return out
         held.only_first(lambda: _prepare(held, pieces))
-        network = _model(held, recipe, pieces, run)
+        network = _model(recipe, pieces, run, own=parent.model == recipe.model)
         encoded = {name: _encoded(part, recipe, pieces) for name, part in (("train", train), ("dev", dev))}
         size = min(recipe.objective.max_length, max(map(_length, encoded["train"])))
         trainer = session.train(
@@ -272,14 +267,12 @@ def _prepare(held: Session, pieces: Tokenizer) -> None:
     session.keep_tokenizer(held.folder, pieces)
 
 
-def _model(held: Session, recipe: Adaptation, pieces: Tokenizer, run: Path) -> PretrainedModel:
+def _model(recipe: Adaptation, pieces: Tokenizer, run: Path, *, own: bool) -> PretrainedModel:
+    """``own``: the network is the run's, and not a new one upon its table of vectors."""
     vocab, objective = pieces.vocabulary, recipe.objective
     model = PretrainedModel.build(
         recipe.model, vocab, lambda b: objective.heads(b, vocab), seed=recipe.training.init_seed
     )
-    own = (
-        config.resolve(str(run), trust_code=True).model == recipe.model
-    )  # its code was trusted when it was read
     if recipe.mode != "scratch":
         (model.start_from if own else model.take_table)(open_start(run).state, str(run))
     if recipe.mode == "frozen":

@@ -122,6 +122,22 @@ def choose(rows: Sequence[R], labels: Sequence[str], examples: int | None, seed:
     return chosen
 
 
+def divide(
+    rows: Sequence[R], labels: Sequence[str], examples: int | None, seed: int
+) -> tuple[list[R], list[R]]:
+    """The rows that train and those that pick the best (dev), ``examples`` of each (``choose``).
+
+    Raises:
+        UserError: there is nothing to learn (``check``).
+    """
+    train, dev = (
+        choose([row for row in rows if row.split == split], labels, examples, seed, stream)
+        for split, stream in (("train", "examples"), ("dev", "dev examples"))
+    )
+    check(train, labels, examples)
+    return train, dev
+
+
 def encode(rows: Sequence[Row], labels: Sequence[str], pieces: Tokenizer) -> list[Labelled]:
     """The rows as ids and label numbers; a word's label stands at its first token (spec 11 section 7)."""
     number = {label: i for i, label in enumerate(labels)}

@@ -25,7 +25,7 @@ from plume.text.splits import split_of
 from plume.text.terms import Analyzer, coded
 from plume.training import identity, session
 from plume.training.folder import RunFolder
-from plume.training.labelled import LabelledText, check, choose, fingerprint, known, read_labelled
+from plume.training.labelled import LabelledText, divide, fingerprint, known, read_labelled
 from plume.training.session import say
 
 
@@ -140,12 +140,7 @@ def _joined(rows: Sequence[LabelledText]) -> list[str]:
 def _classify(
     recipe: Sparse, rows: Sequence[LabelledText], others: Sequence[LabelledText], labels: tuple[str, ...]
 ) -> tuple[SparseModel, dict[str, Any]]:
-    parts = {name: [row for row in rows if row.split == name] for name in ("train", "dev")}
-    train, dev = (
-        choose(part, labels, recipe.examples, recipe.seed, name)
-        for part, name in ((parts["train"], "examples"), (parts["dev"], "dev examples"))
-    )
-    check(train, labels, recipe.examples)
+    train, dev = divide(rows, labels, recipe.examples, recipe.seed)
     bags, idf, matrix = _vectors(recipe, _joined(train))
     number = {label: i for i, label in enumerate(labels)}
     gold = {
