@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Sources = Mapping[str, str]  # path from the root of the repository -> text
 
 FLOORS = (
-    ("slots", "vocabulary", "seeding", "config"),
+    ("slots", "vocabulary", "seeding", "compiling", "config"),
     ("text", "models", "drawing"),
     ("objectives", "generation"),
     ("training",),

@@ -83,7 +83,7 @@ class Counts:
 
     @staticmethod
     def _of(tokens: Ints, begins: Ints, order: int, vocab_size: int, eos: int | None) -> Counts:
-        from plume.models import ngram_kernels as kernels
+        from plume.compiling import threads
 
         if order < 1:
             raise ValueError(f"the order of an n-gram model is at least 1, got {order}")
@@ -96,7 +96,7 @@ class Counts:
         ends_here = tokens.copy()
         if eos is None:
             ends_here[begins] = vocab_size + 1  # a stream's begin is no context
-        with ThreadPoolExecutor(kernels.threads()) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             for k in range(2, order + 1):
                 seen = grams[-1][1]
                 key, first, counts, which = _next(pool, ends_here, tokens, seen, vocab_size, k < order)
@@ -134,13 +134,14 @@ def _next(
     ``ends_here`` [T] and ``seen`` say it of the order below. Threads take contexts that occur about equally often, so
     their number changes nothing.
     """
+    from plume.compiling import threads
     from plume.models import ngram_kernels as kernels
 
     bits = (len(tokens) - 1).bit_length()
     if ((len(seen) + 1) * size).bit_length() + bits > 63:
         raise UserError("too much text for one piece of counting: count it in smaller ones")
     so_far = np.concatenate([[0], np.cumsum(seen)])
-    workers = kernels.threads() if len(tokens) > _WORTH_THREADS else 1
+    workers = threads() if len(tokens) > _WORTH_THREADS else 1
     cuts = np.searchsorted(so_far, so_far[-1] * np.arange(workers + 1) // workers)
     cuts[0], cuts[-1] = 0, len(seen)
 

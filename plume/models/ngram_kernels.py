@@ -7,30 +7,17 @@ of context ``c`` begin. No lookup is ever for a token that is not below the voca
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from plume.compiling import compiled
+
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
 LANES = 16  # tokens that are looked up side by side
 BLOCK_BITS = 8  # of the n-grams for which it is known how many frequent ones come before them
-
-
-def compiled(function: F) -> F:
-    """Compiled without the interpreter's lock; two threads may run it side by side."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-def threads() -> int:
-    """How many threads to use: ``OMP_NUM_THREADS``, as torch has it, else a core each."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(given) if given.isdigit() and int(given) else os.cpu_count() or 1
 
 
 @compiled

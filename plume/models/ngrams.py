@@ -262,7 +262,7 @@ class NGrams:
     def _log_probs(self, tokens: Ints) -> Floats:
         """log p of each of ``tokens`` that is no begin mark, given what stands before it; on all threads, whose number
         changes no bit."""
-        from plume.models import ngram_kernels as kernels
+        from plume.compiling import threads
 
         logs = np.empty(len(tokens))
         reach = self.order - 1  # the tokens before a piece that it must know
@@ -273,7 +273,7 @@ class NGrams:
                 np.log(self._probs(tokens[begin:end])[first - begin :], out=logs[first:end])
 
         firsts = range(0, len(tokens), _PIECE)
-        if (workers := min(len(firsts), kernels.threads())) > 1:
+        if (workers := min(len(firsts), threads())) > 1:
             with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(fill, firsts))
         else:

@@ -8,14 +8,13 @@ their negatives, which makes a group a small matrix product and costs a third of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from plume.compiling import compiled_loosely
+
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -53,12 +52,7 @@ class Rules(NamedTuple):
     exact: int
 
 
-def compiled(function: F) -> F:
-    """Compiled without the interpreter's lock, so that threads run side by side; sums may be reordered."""
-    return cast(F, numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function))
-
-
-@compiled
+@compiled_loosely
 def update(
     table: Floats, output: Floats, rows: Ints, count: int, asked: Ints, labels: Ints, size: int, rate: float,
     pool: int, full_error: int, exact: int, measure: int, hidden: Floats, answers: Floats, slopes: Floats,
@@ -135,7 +129,7 @@ def update(
     return loss
 
 
-@compiled
+@compiled_loosely
 def replay(
     table: Floats, output: Floats, rows: Ints, ends: Ints, asked: Ints, labels: Ints, rate: float, pool: int,
     full_error: int, exact: int,
@@ -164,7 +158,7 @@ def replay(
     return loss
 
 
-@compiled
+@compiled_loosely
 def draw(state: Any) -> float:
     """A float in [0, 1) of 32 random bits; ``state`` uint64 [1] goes on (splitmix64)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -175,7 +169,7 @@ def draw(state: Any) -> float:
     return float(mixed >> np.uint64(32)) * (1.0 / 4294967296.0)
 
 
-@compiled
+@compiled_loosely
 def noise(accept: Floats, alias: Ints, state: Any) -> int:
     """A word drawn from the noise distribution."""
     place = draw(state) * len(accept)
@@ -183,7 +177,7 @@ def noise(accept: Floats, alias: Ints, state: Any) -> int:
     return word if place - word < accept[word] else int(alias[word])
 
 
-@compiled
+@compiled_loosely
 def walk(
     table: Floats, output: Floats, ids: Ints, ends: NDArray[np.int64], keep: Floats, accept: Floats, alias: Ints,
     begin: NDArray[np.int64], nodes: Ints, bits: NDArray[np.int8], window: int, shrink: int, negatives: int,

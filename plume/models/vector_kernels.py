@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from plume.compiling import compiled
+
 Ints = NDArray[np.int64]
 Narrow = NDArray[np.int32]
-
-
-def compiled(function: F) -> F:
-    """Compiled without the interpreter's lock, so that threads run side by side."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @compiled

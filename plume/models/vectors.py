@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -269,7 +268,8 @@ class Index:
         return self.search_many([query], top)[0]
 
     def search_many(self, queries: Sequence[Terms], top: int = 10) -> list[list[tuple[int, float]]]:
-        """The same for many queries at once, on all processors."""
+        """The same for many queries at once, on all threads."""
+        from plume.compiling import threads
         from plume.models import vector_kernels as kernels
 
         weighed = [self._weighed(query) for query in queries]
@@ -292,9 +292,7 @@ class Index:
             )  # fmt: skip
 
         if size and len(queries):
-            cuts = (
-                np.linspace(0, len(queries), min(len(queries), os.cpu_count() or 1) + 1).astype(int).tolist()
-            )
+            cuts = np.linspace(0, len(queries), min(len(queries), threads()) + 1).astype(int).tolist()
             with ThreadPoolExecutor(len(cuts) - 1) as pool:
                 list(pool.map(work, [slice(x, y) for x, y in pairwise(cuts)]))
         rows = zip(found.tolist(), values.tolist(), sizes.tolist(), strict=True)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from plume.compiling import compiled
+
 Ints = NDArray[np.int64]
 Units = NDArray[np.uint32]
 
 _FIRST, _PRIME, _SPREAD = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3), np.uint64(32)
-
-
-def compiled(function: F) -> F:
-    """Compiled without the interpreter's lock; numba keeps what it compiled beside this file."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @compiled
