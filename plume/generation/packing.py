@@ -1,8 +1,8 @@
 """A model as decoding wants it: cast once, its large matrices laid out for the few rows of a decoding step.
 
 A step multiplies 1 to a few dozen rows with every weight, and so is bound by reading the weights. oneDNN reads a matrix
-that was brought into its blocked layout once with all threads, where the plain product of a few rows may have one: 1.5
-to 4 times as fast for 1 to 32 rows, by machine (benchmarks/decoding.py).
+that was brought into its blocked layout once with all threads, where the plain product of a few rows may have one.
+What decoding gains by it depends on the machine: benchmarks/decoding.py.
 """
 
 from __future__ import annotations
