@@ -126,8 +126,8 @@ def _import_vectors(source: Path, run: RunFolder) -> Run:
 def recipe_of(imported: Imported, tokenizer: Tokenizer) -> Any:
     """A recipe that goes on where the published model stopped: its shape, its objective, plain training values."""
     from plume.objectives.classification import Classification
+    from plume.objectives.published import objective_of
     from plume.objectives.sequence_to_sequence import SequenceToSequence
-    from plume.runs import objective_of
     from plume.text.tokenizers import ByteLevelBPE, Characters, Unigram, WordPiece, Words
     from plume.text.windows import (
         FullSentences,

@@ -1,7 +1,4 @@
-"""A run, or a published Hugging Face folder, as one object with the methods its family and heads can do.
-
-    bert = plume.load("runs/bert")
-    bert.fill_mask("The film was [MASK].")
+"""``Run``: a trained model with its tokenizer, and what one can ask of it.
 
 Every method takes one text or many, in any language. What a model cannot do raises one sentence that says which
 model can.
@@ -20,34 +17,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plume import config
 from plume.errors import UserError
 from plume.evaluation import answerers, filling
-from plume.evaluation.answers import Classified as Classified
-from plume.evaluation.answers import Filled as Filled
-from plume.evaluation.answers import Tagged as Tagged
-from plume.evaluation.answers import one_or_many
+from plume.evaluation.answers import Classified, Tagged, one_or_many
 from plume.evaluation.scorer import Scorer, paired
 from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
-from plume.models import interop
 from plume.models.heads import Asked, Head, Reads, TokenHead
-from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
-from plume.models.pretrained import Backbone, PretrainedModel, has_weights
+from plume.models.pretrained import PretrainedModel
 from plume.models.sparse import SparseModel
 from plume.models.transformer import TransformerConfig
 from plume.models.word_vectors import WordVectors, of_rows
 from plume.objectives.base import Objective
-from plume.objectives.causal import CausalLM
 from plume.objectives.classification import Classification, Labelled
-from plume.objectives.published import objective_of as objective_of
+from plume.runs.abilities import ASKED, Model, labels_of, methods, require
 from plume.slots import IGNORE, Array, Example, Slots, collate
-from plume.text.tokenizers import Tokenizer, of_words
+from plume.text.tokenizers import Tokenizer
 from plume.text.words import cut
-from plume.training import sparse, stages
-from plume.training.checkpoints import Checkpoints, folder_name, open_checkpoint
+from plume.training import sparse
 from plume.training.counting import Counting
 from plume.training.folder import RunFolder
 from plume.training.labelled import tagged
@@ -59,7 +48,6 @@ Text = str | tuple[str, str]  # a text, or a pair of them
 Many = list[str] | tuple[str, ...]
 T = TypeVar("T")
 BATCH_SLOTS = 4096  # go through the network at once
-_ASKED = ("next_token", "masked_token", "permuted_token")  # the head that ``logits`` asks, the first there is
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ class Run:
     """
 
     path: Path
-    model: PretrainedModel | NGrams | SparseModel
+    model: Model
     objective: Objective[Any]
     tokenizer: Tokenizer
     recipe: Pretraining | Adaptation | Counting | sparse.Sparse | None = None
@@ -99,32 +87,12 @@ class Run:
     @property
     def labels(self) -> tuple[str, ...]:
         """What ``classify`` (of words: ``tag``) answers with; empty if it cannot."""
-        if isinstance(self.model, SparseModel):
-            return self.model.labels
-        if not isinstance(self.objective, Classification) or "label" not in self.network.heads:
-            return ()
-        return self.objective.labels
+        return labels_of(self.model, self.objective)
 
     @property
     def can(self) -> tuple[str, ...]:
         """The methods that this model's heads can do."""
-        if isinstance(self.model, NGrams):
-            return ("generate", "loglikelihood", "loglikelihood_rolling", "logits")
-        if isinstance(self.model, SparseModel):
-            return ("classify",)
-        heads = set(self.model.heads)
-        # ELMo answers with the words of its table, and what it reads may be others: those have no probability.
-        speaks = any(isinstance(head, TokenHead) for head in self.model.heads.values())
-        found = {
-            "generate": speaks,
-            "fill_mask": bool(heads & {"masked_token", "permuted_token"}),
-            "classify": bool(self.labels) and not self._tags, "tag": self._tags,
-            "loglikelihood": speaks, "loglikelihood_rolling": speaks, "logits": bool(heads & set(_ASKED)),
-            "nearest": isinstance(self.model.backbone, Lookup),
-        }  # fmt: skip
-        found["analogy"] = found["similarity"] = found["nearest"]
-        able = [name for name, yes in found.items() if yes]
-        return (*able, "embed", "hidden_states")
+        return methods(self.model, self.objective)
 
     # --- text in, text out ---------------------------------------------------------------------------------
 
@@ -286,7 +254,7 @@ class Run:
             rows = [self.model.next_token_log_probs(ids[: t + 1]) for t in range(len(ids))]
             return torch.tensor(np.array(rows).reshape(len(ids), self._vocab.size), dtype=torch.float32)
         speaker = self.speaker
-        head: Head = speaker.heads[next(name for name in _ASKED if name in speaker.heads)]
+        head: Head = speaker.heads[next(name for name in ASKED if name in speaker.heads)]
         return self._each(
             [self._framed(text)], lambda _, hidden: head.logits(hidden[-1]).float().cpu(), speaker, head.reads
         )[0]
@@ -404,12 +372,6 @@ class Run:
         """The objective of pretraining, which knows how the family reads a text."""
         return self.objective.reader if isinstance(self.objective, Classification) else self.objective
 
-    @property
-    def _tags(self) -> bool:
-        return (
-            isinstance(self.objective, Classification) and self.objective.unit == "word" and bool(self.labels)
-        )
-
     def _answered(self, asked: Sequence[Labelled]) -> list[Tensor]:
         """The shares of the labels, [n, K] for the n slots (or texts) that each is asked at."""
         objective, head = cast(Classification, self.objective), self.network.heads["label"]
@@ -424,20 +386,7 @@ class Run:
         return self._each([objective.ask(source, self._vocab) for source in asked], answer)
 
     def _require(self, method: str) -> None:
-        if method in self.can:
-            return
-        heads = "none, it counts"
-        if isinstance(self.model, PretrainedModel):
-            heads = ", ".join(self.model.heads) or "none"
-        wants = {
-            "generate": "a head that says how likely each token is, as gpt:tiny has (ELMo and vectors have none)",
-            "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
-            "classify": "a model that was adapted to labels: plume adapt makes one of this run",
-            "tag": "a model that was adapted to tags: plume adapt --task tagging makes one",
-            "nearest": "a table of words, such as one by word2vec:tiny",
-        }
-        wanted = wants.get(method, wants["generate"])
-        raise UserError(f"{self.name} cannot {method} (its heads: {heads}); that takes {wanted}")
+        require(method, self.name, self.model, self.objective)
 
     def _framed(self, text: Text) -> Slots[Array]:
         """A text as the family reads it, cut to what fits."""
@@ -520,79 +469,6 @@ class Run:
         }
         found |= {} if self.step is None else {"step": f"{self.step:,}"}
         return found | ({"labels": ", ".join(self.labels)} if self.labels else {})
-
-
-def load(
-    path: str | Path, *, step: int | None = None, trust_code: bool = False, device: str | torch.device = "cpu"
-) -> Run:
-    """A run folder, or a Hugging Face folder (BERT, GPT-2), as one object.
-
-    ``step``: as a run was then, if that checkpoint was kept; None: the newest.
-    ``trust_code``: run the author's own Python files that the run was made with (``code/``).
-
-    Raises:
-        UserError: it is neither, damaged, or made with code that was not trusted.
-    """
-    path = Path(path)
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise UserError(f"{path} is no folder: name a run, or a Hugging Face folder")
-    if folder.checkpoints.is_dir() or folder.run.is_file():
-        run = _load_run(folder, step, trust_code)
-    elif interop.is_folder(path):
-        if (own := path / "config.json").is_file() and "class" in config.read(own):
-            raise UserError(f"{path} holds a run that was begun but has no checkpoint yet: train it first")
-        run = _load_published(path)
-    else:
-        raise UserError(
-            f"{path} is neither a run (it has no checkpoints) nor a Hugging Face folder (no config.json)"
-        )
-    if isinstance(run.model, PretrainedModel):
-        run.model.to(device).eval()
-    return run
-
-
-def _load_run(folder: RunFolder, step: int | None, trust_code: bool) -> Run:
-    recipe = config.resolve(str(folder.path), trust_code=trust_code)
-    if isinstance(recipe, Counting):
-        if not folder.ngrams.is_file():
-            raise UserError(f"{folder.path} is not counted to its end: run the command that began it again")
-        counted = NGrams.load(folder.ngrams)
-        return Run(folder.path, counted, CausalLM(), Tokenizer.load(folder.tokenizer), recipe, 1)
-    if isinstance(recipe, sparse.Sparse):
-        weighed = SparseModel.load(folder.sparse)
-        return Run(folder.path, weighed, CausalLM(), of_words((), (), lowercase=True), recipe, 1)
-    if not isinstance(recipe, Pretraining | Adaptation):
-        raise UserError(f"{folder.config} is a {type(recipe).__name__}, which cannot be loaded as a model")
-    kept = Checkpoints(folder.checkpoints, say=lambda _: None)
-    if step is not None and step not in kept.steps():
-        there = ", ".join(map(str, kept.steps())) or "none"
-        raise UserError(f"{folder.path} keeps no checkpoint of step {step}; it has {there}")
-    checkpoint = kept.require() if step is None else open_checkpoint(kept.folder / folder_name(step))
-    state = checkpoint.tensors("model")
-    tokenizer = Tokenizer.load(folder.tokenizer)
-    vocab = tokenizer.vocabulary
-    objectives = stages.objectives(recipe) if isinstance(recipe, Pretraining) else [recipe.objective]
-
-    def heads(backbone: Backbone) -> dict[str, Head]:
-        merged: dict[str, Head] = {}
-        for objective in objectives:
-            merged = {**objective.heads(backbone, vocab), **merged}
-        # An imported folder may lack heads of its family's objective: what has no weights cannot answer.
-        return {name: head for name, head in merged.items() if has_weights(name, head, backbone, state)}
-
-    model = PretrainedModel.build(recipe.model, vocab, heads, seed=0)
-    # An imported folder may keep more than can answer here, such as a pooler that `plume adapt` will use.
-    named = tuple(f"heads.{name}." for name in model.heads)
-    used = {n: t for n, t in state.items() if n.startswith(("backbone.", *named))}
-    model.load_state(used, str(checkpoint.path))
-    return Run(folder.path, model, recipe.objective, tokenizer, recipe, checkpoint.step)
-
-
-def _load_published(path: Path) -> Run:
-    imported = interop.load(path)
-    tokenizer = Tokenizer.from_hf(path).with_rows(imported.vocab_size)
-    return Run(path, imported.model(tokenizer.vocabulary), objective_of(imported), tokenizer)
 
 
 def _pair(text: Text) -> tuple[str, ...]:
