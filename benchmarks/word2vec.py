@@ -127,10 +127,8 @@ def gensims(text: Text, seed: int, epochs: int, threads: int) -> tuple[WordVecto
                      min_alpha=RATE * 1e-4, workers=threads, seed=seed + 1, epochs=epochs)  # fmt: skip
     model.build_vocab(corpus_file=str(text.file))
     wall, cpu = time.perf_counter(), time.process_time()
-    # Its file reader holds what one thread has read against all sentences: with two threads the rate would end at a
-    # tenth of 0.025 instead of nothing (gensim 4.4, word2vec_corpusfile.pyx, get_next_alpha). So it is told a share.
-    model.train(corpus_file=str(text.file), total_words=model.corpus_total_words,
-                total_examples=model.corpus_count // threads, epochs=epochs)  # fmt: skip
+    model.train(corpus_file=str(text.file), total_words=model.corpus_total_words, total_examples=model.corpus_count,
+                epochs=epochs)  # fmt: skip
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return WordVectors(tuple(model.wv.index_to_key), model.wv.vectors), wall, cpu
 
