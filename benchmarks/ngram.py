@@ -50,6 +50,7 @@ from plume.models import arpa  # noqa: E402
 from plume.models.counts import Counts  # noqa: E402
 from plume.models.ngrams import NGrams  # noqa: E402
 from plume.models.smoothing import KneserNey  # noqa: E402
+from plume.text.numbering import BlankWords  # noqa: E402
 
 UNK, EOS = 0, 1
 Ids = np.ndarray[Any, Any]
@@ -207,14 +208,8 @@ def measured(path: Path, folder: Path, given: argparse.Namespace) -> tuple[int, 
     model = NGrams.load(folder / "model.safetensors")
     arpa.write(model, names, folder / "model.arpa")
     asked = lines[cut:]
-    number = {word: id for id, word in enumerate(names)}
-
-    def numbered() -> tuple[Ids, Ids]:
-        parts = [line.split() for line in asked]
-        found = (number.get(word, UNK) for word in itertools.chain.from_iterable(parts))
-        return np.fromiter(found, np.int64), np.cumsum([0, *map(len, parts)])
-
-    flat, ends = numbered()
+    number = BlankWords({word: id for id, word in enumerate(names)}, UNK)
+    flat, ends = number(asked)
     events = len(flat) + len(asked)
     loaded: list[Any] = []
 
@@ -228,7 +223,7 @@ def measured(path: Path, folder: Path, given: argparse.Namespace) -> tuple[int, 
 
     model.score_documents(flat, ends)
     for what, work in (("ids", lambda: model.score_documents(flat, ends)),
-                       ("lines", lambda: model.score_documents(*numbered()))):  # fmt: skip
+                       ("lines", lambda: model.score_documents(*number(asked)))):  # fmt: skip
         table.race(
             f"scoring {events:,} held-out words with back-off, {what} in",
             events,

@@ -1,6 +1,7 @@
 """The table of paradigms: recipe, lines of code, parity as measured, speed, and the picture that `plume show` draws.
 
-    python -m pytest tests/parity tests/models/test_bands.py tests/models/test_convolution.py --junitxml=parity.xml
+    python -m pytest tests/parity tests/models/test_bands.py tests/models/test_convolution.py \\
+        tests/models/test_vectors.py -m "" --junitxml=parity.xml
     python benchmarks/objectives.py > speed.md
     python benchmarks/paradigms.py --parity parity.xml --speed speed.md
 
@@ -26,13 +27,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from plume import config
 from plume.commands.show import show
+from plume.models import counts, ngram_kernels, ngrams, smoothing, sparse, vector_kernels, vectors
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.training import stages
 from plume.training.settings import Pretraining
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("hidden", "logits", "loss", "gradients")
+KINDS = ("hidden", "logits", "loss", "gradients", "p", "log10 p", "counts", "weights")
+# What counts has no objective: these modules are all there is of it.
+COUNTED = {
+    "ngram": (counts, smoothing, ngrams, ngram_kernels),
+    "bow": (vectors, vector_kernels, sparse),
+    "tfidf": (vectors, vector_kernels, sparse),
+}
 TABLES = {"gpt": "gpt2", "transformer": "marian"}  # families whose name table has another name
 
 
@@ -56,8 +64,8 @@ class Paradigm:
 
 PARADIGMS = (
     Paradigm("n-gram", "ngram:kneser_ney", (("kenlm", ""), ("nltk", ""))),
-    Paradigm("bag of words", "bow:words", ()),
-    Paradigm("TF-IDF", "tfidf:words", ()),
+    Paradigm("bag of words", "bow:words", (("vectors", "counts_are"),)),
+    Paradigm("TF-IDF", "tfidf:words", (("vectors", "tfidf_is"),)),
     Paradigm("Word2Vec", "word2vec:tiny", (("word2vec", ""),)),
     Paradigm("LSTM language model", "lstm:tiny", (("lstm", ""),)),
     Paradigm("GRU language model", "gru:tiny", (("gru", ""),)),
@@ -110,6 +118,7 @@ def files(name: str) -> dict[str, list[Path]]:
     family, recipe = name.partition(":")[0], config.resolve(name)
     classes: list[type] = []
     networks: list[Path] = []
+    models = [Path(inspect.getfile(part)) for part in COUNTED.get(family, ())]
     if isinstance(recipe, Pretraining):
         classes = [c for objective in stages.objectives(recipe) for c in parts(objective)]
         if not isinstance(recipe.model, TransformerConfig):
@@ -118,6 +127,7 @@ def files(name: str) -> dict[str, list[Path]]:
     return {
         "objective": list(dict.fromkeys(Path(inspect.getfile(c)) for c in classes)),
         "network": networks,
+        "model": models,
         "recipe": [ROOT / "plume" / "recipes" / f"{family}.py"],
         "names": [table] if table.is_file() else [],
     }
@@ -174,13 +184,11 @@ def row(
 ) -> str:
     """One line of the table; draws the picture too, unless ``slots`` is None."""
     name, family = paradigm.recipe, paradigm.family
-    picture = "–"
-    if isinstance(config.resolve(name), Pretraining):
-        pictures.mkdir(parents=True, exist_ok=True)
-        file = f"{name.replace(':', '-')}.html"
-        if slots is not None:
-            (pictures / file).write_text(show(name, slots=slots).html(), encoding="utf-8")
-        picture = f"[look]({pictures.name}/{file})"
+    pictures.mkdir(parents=True, exist_ok=True)
+    file = f"{name.replace(':', '-')}.html"
+    if slots is not None:
+        (pictures / file).write_text(show(name, slots=slots).html(), encoding="utf-8")
+    picture = f"[look]({pictures.name}/{file})"
     rows = {p.recipe for p in PARADIGMS}
     variants = [
         n for n in config.recipes()[family] if f"{family}:{n}" not in rows and re.match(paradigm.also, n)
@@ -202,7 +210,8 @@ One objective and one recipe each, over the same trainer. The table is written b
   A network is counted where it is not the Transformer that the others have in common.
 - **parity**: the largest difference from the reference that the tests measured, on tiny random models: `transformers`,
   AllenNLP's fixture for ELMo, `torch.nn` for the recurrent and the convolutional ones, gensim for Word2Vec, the dense
-  mask for GPT-3's bands, T5's own parts for the joint model.
+  mask for GPT-3's bands, T5's own parts for the joint model. What counts is compared by its probabilities (nltk's
+  maximum likelihood; KenLM, which keeps fp32, on our ARPA files), counts and weights (scikit-learn).
 - **tokens/s**: training steps of the small recipe, published sizes in its shape, and what that is of a causal model's
   over the same backbone in the same run (by CPU time in brackets), on the machine that made the table.
 - **picture**: what `plume show` draws of it.
@@ -220,11 +229,22 @@ def main() -> None:
     parser.add_argument("--speed", type=Path, help="what benchmarks/objectives.py printed")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "paradigms.md")
     parser.add_argument("--slots", type=int, default=14)
+    parser.add_argument("--only", nargs="*", help="write these recipes' rows anew, and leave the others")
     parser.add_argument("--rows-only", action="store_true", help="leave the pictures as they are")
     args = parser.parse_args()
     errors, timed = parity(args.parity), speeds(args.speed)
     slots = None if args.rows_only else args.slots
-    rows = [row(paradigm, errors, timed, args.out.parent / "show", slots) for paradigm in PARADIGMS]
+    before = {}
+    if args.only:
+        for line in args.out.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"\| [^|]+ \| `([\w:]+)` \|", line):
+                before[found[1]] = line
+    rows = [
+        before[paradigm.recipe]
+        if paradigm.recipe in before and paradigm.recipe not in args.only
+        else row(paradigm, errors, timed, args.out.parent / "show", slots)
+        for paradigm in PARADIGMS
+    ]
     args.out.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(rows)} paradigms")
 

@@ -150,11 +150,9 @@ def test_the_table_of_paradigms_is_whole_and_fresh() -> None:
     assert set(rows) == {paradigm.recipe for paradigm in program.PARADIGMS}
     assert {name.partition(":")[0] for name in rows} == set(config.recipes())
     for name, (_, _, _, lines, double, single, *_, picture) in rows.items():
-        counted_only = name.startswith(("ngram", "bow", "tfidf"))  # nothing to differentiate; told in tests/
-        assert double != "–" or single != "–" or counted_only, f"{name}: no parity"
-        if "(" in picture:
-            drawn = DOCS / picture[picture.index("(") + 1 : -1]
-            assert name in drawn.read_text(encoding="utf-8")
+        assert double != "–" or single != "–", f"{name}: no parity"
+        drawn = DOCS / picture[picture.index("(") + 1 : -1]
+        assert name in drawn.read_text(encoding="utf-8")
         written = {what: int(count) for what, count in (part.rsplit(" ", 1) for part in lines.split(", "))}
         counted = program.lines(name)
         assert set(written) == set(counted), f"{name}: run python benchmarks/paradigms.py"

@@ -55,11 +55,13 @@ def search(
         raise UserError("the query is empty: say what to look for")
     if method not in ("bm25", "tfidf"):
         raise UserError(f"there is no method {method!r}: choose bm25 or tfidf")
+    terms = analyzer()(query)
+    if not terms:
+        raise UserError(f"there is no word in the query {query!r}, only symbols: say what to look for")
     files = paths_of(data)
     first = files[0].resolve()
     folder = Path(out) if out is not None else first.parent / f".{first.name}.plume-index"
     index = _index(files, folder / method, method, text_column)
-    terms = analyzer()(query)
     found = index.search(terms, top)
     return [Found(*_shown(folder / method, number, score, terms)) for number, score in found]
 
@@ -121,6 +123,12 @@ def _shown(folder: Path, number: int, score: float, terms: Sequence[str]) -> tup
     return ids[number], score, snippet(text, terms)
 
 
+def _asked(query: str) -> list[str]:
+    from plume.text.terms import analyzer
+
+    return list(dict.fromkeys(analyzer()(query)))
+
+
 def snippet(text: str, terms: Sequence[str]) -> str:
     """The place of ``text`` that has most of the ``terms``, each between asterisks.
 
@@ -166,5 +174,7 @@ def command(
     """
     found = search(data, query, top=top, method=method, out=out, text_column=text_column)
     rows = [{"id": f.id, "score": f.score, "snippet": f.snippet} for f in found]
-    lines = [f"{f.score:8.3f}  {f.id}  {f.snippet}" for f in found] or ["nothing was found"]
+    lines = [f"{f.score:8.3f}  {f.id}  {f.snippet}" for f in found] or [
+        f"no document can match: not one word of the query ({', '.join(_asked(query))}) occurs in {data}"
+    ]
     tell({"query": query, "method": method, "found": rows}, "\n".join(lines), as_json=json)

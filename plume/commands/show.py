@@ -75,6 +75,20 @@ class Shown:
                         for stack in picture.stacks
                     ],
                 }
+                | (
+                    {
+                        "listings": [
+                            {
+                                "caption": listing.caption,
+                                "head": list(listing.head),
+                                "rows": [*map(list, listing.rows)],
+                            }
+                            for listing in picture.listings
+                        ]
+                    }
+                    if picture.listings
+                    else {}
+                )
                 for picture in self.pictures
             ]
         }
@@ -115,12 +129,17 @@ def _draw(
     from dataclasses import replace
 
     from plume import config
+    from plume.commands.counted import picture_of_counts
     from plume.commands.examples import example_of, first_rows, on_the_spot, picture_of, rows_of, small_texts
     from plume.commands.pretrain import with_tasks
+    from plume.training.counting import Counting
     from plume.training.settings import Adaptation, Pretraining
+    from plume.training.sparse import Sparse
 
     name = given if isinstance(given, str) else type(given).__name__
     recipe = config.resolve(given) if isinstance(given, str) else config.checked(given)
+    if isinstance(recipe, Counting | Sparse):
+        return [picture_of_counts(recipe, _run_of(given), name, text, slots, language)]
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{name} is a {type(recipe).__name__}, which has no examples to draw")
     own = rows_of(recipe, [part for part in (text or "").split("\n\n") if part.strip()])
@@ -150,15 +169,21 @@ def _draw(
     return pictures
 
 
+def _run_of(given: Any) -> Path | None:
+    """The folder of a run, where one was named."""
+    path = Path(given) if isinstance(given, str) else None
+    return path.parent if path is not None and path.suffix == ".json" else path
+
+
 def _of_run(given: Any) -> Tokenizer | None:
     """The tokenizer that lies beside a run's config.json."""
     from plume.text.tokenizers import Tokenizer
     from plume.training.folder import RunFolder
 
-    path = Path(given) if isinstance(given, str) else None
+    path = _run_of(given)
     if path is None:
         return None
-    folder = RunFolder(path.parent if path.suffix == ".json" else path)
+    folder = RunFolder(path)
     return Tokenizer.load(folder.tokenizer) if folder.tokenizer.is_dir() else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 
 from plume.drawing.phrases import Language, language_of, phrase
-from plume.drawing.picture import Drawn, Picture, Stack
+from plume.drawing.picture import Drawn, Listing, Picture, Stack, weighed
 from plume.drawing.style import SCRIPT, STYLE
 
 MARKS = {"plain": "", "special": "", "hidden": "?", "swapped": "≠", "kept": "=", "query": "?", "gap": "…"}
@@ -39,8 +39,25 @@ def _card(picture: Picture) -> str:
         stacks = f"<div class='stacks'>{stacks}</div>"
     return (
         f"<section class='card'><h2>{escape(picture.title)}</h2><ul class='facts'>{facts}</ul>"
-        f"<ul class='says'>{says}</ul>{_legend(picture)}{stacks}</section>"
+        f"<ul class='says'>{says}</ul>{_legend(picture) if stacks else ''}{stacks}"
+        f"{''.join(map(_listing, picture.listings))}</section>"
     )
+
+
+def _listing(listing: Listing) -> str:
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in listing.head)
+    rows = "".join(f"<tr>{''.join(map(_weight, row))}</tr>" for row in listing.rows)
+    return (
+        f"<div class='scroll'><table class='listing'><caption>{escape(listing.caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _weight(cell: str | float | None) -> str:
+    if not isinstance(cell, float):
+        return f"<td>{escape(cell or '')}</td>"
+    bar = f" style='--share:{cell:.4f}'" if cell <= 1 else ""
+    return f"<td class='number'{bar}>{weighed(cell)}</td>"
 
 
 def _legend(picture: Picture) -> str:

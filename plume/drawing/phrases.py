@@ -100,6 +100,30 @@ _ENGLISH = {
     "replaced.1": "replaced",
     "replaced.2": "as sampled",
     "replaced.2.short": "sampled",
+    "counts.next": "next word",
+    "counts.context": "after",
+    "counts.answers": "answered by",
+    "counts.order": "order {k}",
+    "counts.p": "p, order {k}",
+    "counts.text": "The text, word by word",
+    "counts.after": "What comes after “{context}”, the likeliest first",
+    "counts.says": (
+        "Each order mixes its own counts with the order below; where a context was never seen, the longest shorter one "
+        "that was answers."
+    ),
+    "counts.weight": "After “{context}”, order {k} leaves {weight} of the probability to the order below.",
+    "counts.trained": "Counted on three small texts that come with plume; a run's folder draws its own counts.",
+    "fact.ngrams": "order {order}: {counts} n-grams",
+    "bag.term": "term",
+    "bag.count": "times in the text",
+    "bag.documents": "texts with it",
+    "bag.idf": "weight of a term (idf)",
+    "bag.value": "value in the vector",
+    "bag.caption": "The text as a vector, the heaviest terms first ({shown} of {all}); all others are 0",
+    "bag.near": "Its cosine with the other texts",
+    "bag.says": "Order is forgotten: a text is how often each term is in it, times what the term weighs.",
+    "bag.text": "The text: {text}",
+    "fact.terms": "{count} terms of {texts} texts, by {analyzer}, n-grams of {low} to {high}",
 }
 
 _CHINESE = {
@@ -193,6 +217,27 @@ _CHINESE = {
     "replaced.1": "换过",
     "replaced.2": "看抽样结果",
     "replaced.2.short": "看抽样",
+    "counts.next": "下一个词",
+    "counts.context": "上文",
+    "counts.answers": "由谁回答",
+    "counts.order": "{k} 元",
+    "counts.p": "{k} 元概率",
+    "counts.text": "逐词看这段文本",
+    "counts.after": "“{context}”之后是什么，概率大的在前",
+    "counts.says": "每一阶都把自己的计数与低一阶的概率混合；没有见过的上文，由见过的最长的较短上文来回答。",
+    "counts.weight": "在“{context}”之后，{k} 元模型把 {weight} 的概率留给低一阶。",
+    "counts.trained": "计数来自随软件附带的三段小文本；给出运行文件夹，就画它自己的计数。",
+    "fact.ngrams": "{order} 元：{counts} 个 n 元组",
+    "bag.term": "词项",
+    "bag.count": "文中次数",
+    "bag.documents": "含它的文本数",
+    "bag.idf": "词项权重（idf）",
+    "bag.value": "向量中的值",
+    "bag.caption": "文本成为向量，权重大的词项在前（{all} 个中的 {shown} 个），其余都是 0",
+    "bag.near": "与其他文本的余弦",
+    "bag.says": "次序被忘掉：一段文本就是每个词项出现的次数，乘以词项的权重。",
+    "bag.text": "文本：{text}",
+    "fact.terms": "{texts} 段文本中的 {count} 个词项，按 {analyzer} 切分，{low} 到 {high} 元",
 }
 
 _PHRASES: dict[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}

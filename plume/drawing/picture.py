@@ -61,14 +61,27 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """Things and what they weigh, a row each; a number from 0 to 1 is drawn as a bar too, None is nothing."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+
+
+@dataclass(frozen=True)
 class Picture:
-    """An example as a person looks at it. ``says`` are sentences about who sees whom and what is asked."""
+    """An example as a person looks at it. ``says`` are sentences about who sees whom and what is asked.
+
+    What counts has no slots: ``listings`` tell what was counted.
+    """
 
     title: str
     facts: tuple[str, ...]
     stacks: tuple[Stack, ...]
     says: tuple[str, ...]
     language: Language = "en"
+    listings: tuple[Listing, ...] = ()
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -80,6 +93,21 @@ class Picture:
         from plume.drawing.html import fragment
 
         return fragment([self])
+
+
+def weighed(value: float) -> str:
+    """A weight as a person reads it.
+
+    >>> weighed(0.12345), weighed(0.00001234), weighed(3.0)
+    ('0.1235', '1.2e-05', '3')
+    """
+    return (
+        f"{value:.0f}"
+        if value == int(value) and value
+        else f"{value:.4f}"
+        if value >= 1e-3
+        else f"{value:.2g}"
+    )
 
 
 def picture(

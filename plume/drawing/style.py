@@ -79,6 +79,17 @@ STYLE = """
   }
   .told { font-size: .8rem; opacity: .75; margin: .25rem 0 .5rem; min-height: 1.5em }
   .scroll { overflow-x: auto }
+  table.listing {
+    border-collapse: collapse; font-size: .85rem; margin: 1rem 0 0;
+    caption { text-align: left; font-weight: 650; padding: .25rem 0 .4rem }
+    :is(td, th) { padding: .1rem .9rem .1rem 0; text-align: left; white-space: nowrap }
+    th { font-weight: 500; opacity: .7; border-bottom: 1px solid var(--line) }
+    .number {
+      font-variant-numeric: tabular-nums; min-width: 6rem;
+      background: linear-gradient(color-mix(in srgb, var(--on) 45%, transparent) 0 0) no-repeat;
+      background-position: left; background-size: calc(var(--share, 0) * 100%) 80%;
+    }
+  }
   table.grid {
     border-collapse: separate; border-spacing: 2px; font-size: .75rem; width: auto; margin: 0; background: none;
     color: inherit;

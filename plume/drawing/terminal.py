@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plume.drawing.phrases import phrase
-from plume.drawing.picture import Drawn, Picture, Stack, State
+from plume.drawing.picture import Drawn, Listing, Picture, Stack, State, weighed
 
 MARKS: dict[State, str] = {
     "plain": "",
@@ -59,7 +59,10 @@ def _panel(picture: Picture, width: int) -> Panel:
         parts += [Text(), *_strip(stack, picture, width), _grid(stack, caption, picture, width)]
         for words, sees in stack.banded:
             parts += [Text(), _grid(replace(stack, sees=sees, across=None), words, picture, width)]
-    parts += [Text(), _legend(picture), Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
+    for listing in picture.listings:
+        parts += [Text(), _listing(listing)]
+    legend = [Text(), _legend(picture)] if picture.stacks else []
+    parts += [*legend, Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
     return Panel(Group(*parts), title=Text(picture.title, style="bold"), title_align="left", padding=(0, 1))
 
 
@@ -153,6 +156,24 @@ def _grid(stack: Stack, caption: str, picture: Picture, width: int) -> Text:
 def _cells(text: Text, seen: Iterable[bool], style: str) -> None:
     for one in seen:
         text.append("■ " if one else "· ", style=style if one else "dim")
+
+
+def _listing(listing: Listing) -> Table:
+    table = Table(
+        title=Text(listing.caption, style="dim"), title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    for name in listing.head:
+        table.add_column(Text(name, style="dim"))
+    for row in listing.rows:
+        table.add_row(*(_weight(cell) for cell in row))
+    return table
+
+
+def _weight(cell: str | float | None) -> Text:
+    if not isinstance(cell, float):
+        return Text(cell or "")
+    bar = "■" * round(8 * cell) if cell <= 1 else ""
+    return Text.assemble(f"{weighed(cell)} ", (bar, "cyan"))
 
 
 def _legend(picture: Picture) -> Text:

@@ -29,6 +29,12 @@ TEXTS: dict[Language, tuple[str, ...]] = {
     ),
 }
 
+# What models of counts are asked about: words of the texts above, some of them in a new order.
+ASKED: dict[Language, str] = {
+    "en": "The captain laughed and counted the wheels. The old boat left the harbour at dawn.",
+    "zh": "船长笑着数海鸥。孩子们在桌上找到一条船。",
+}
+
 # Sentences with their translations, for what reads pairs.
 PAIRS: dict[Language, tuple[tuple[str, str], ...]] = {
     "en": (

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,19 +76,30 @@ class Counts:
         return Counts.of_documents(*joined(streams), order, vocab_size, eos=eos)
 
     @staticmethod
-    def of_documents(ids: Ints, ends: Ints, order: int, vocab_size: int, *, eos: int | None = None) -> Counts:
+    def of_documents(
+        ids: Ints,
+        ends: Ints,
+        order: int,
+        vocab_size: int,
+        *,
+        eos: int | None = None,
+        begun: Callable[[int], None] = lambda order: None,
+    ) -> Counts:
         """The same of documents that lie end to end: ``ids`` [N], and ``ends`` [D + 1], where each begins, and the
-        end."""
-        return Counts._of(*laid_out(ids, ends, vocab_size, eos), order, vocab_size, eos)
+        end. ``begun`` is told each order that is counted now."""
+        return Counts._of(*laid_out(ids, ends, vocab_size, eos), order, vocab_size, eos, begun)
 
     @staticmethod
-    def _of(tokens: Ints, begins: Ints, order: int, vocab_size: int, eos: int | None) -> Counts:
+    def _of(
+        tokens: Ints, begins: Ints, order: int, vocab_size: int, eos: int | None, begun: Callable[[int], None]
+    ) -> Counts:
         from plume.compiling import threads
 
         if order < 1:
             raise ValueError(f"the order of an n-gram model is at least 1, got {order}")
         if not len(tokens):
             raise UserError("an n-gram model needs at least one token of text; the data has none")
+        begun(1)
         counts = np.bincount(tokens, minlength=vocab_size + 1)
         grams: list[tuple[Ints, Ints]] = [(np.arange(vocab_size + 1), counts)]
         lefts: list[Ints] = []
@@ -98,6 +109,7 @@ class Counts:
             ends_here[begins] = vocab_size + 1  # a stream's begin is no context
         with ThreadPoolExecutor(threads()) as pool:
             for k in range(2, order + 1):
+                begun(k)
                 seen = grams[-1][1]
                 key, first, counts, which = _next(pool, ends_here, tokens, seen, vocab_size, k < order)
                 lefts.append(_left(ends_here[first], seen, eos))

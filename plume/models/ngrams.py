@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -306,17 +306,29 @@ class NGrams:
 
     def next_token_log_probs(self, ids: ArrayLike, *, begins: bool = True) -> Floats:
         """log p(. | ids) of every token, in nats: [V]. Reads the last ``order - 1`` ids."""
-        history = np.asarray(ids)
-        recent = history[max(0, len(history) - self.order + 1) :]
-        tokens = self._marked(recent, begins and len(history) < self.order)
-        if self.eos is not None and len(recent) and recent[-1] == self.eos:
-            tokens = np.array([self.vocab_size])
         with np.errstate(divide="ignore"):
-            found: Floats = np.log(self._distribution(tokens))
+            found: Floats = np.log(self._distribution(self._recent(np.asarray(ids), begins)))
         return found
 
+    def _recent(self, history: Ints, begins: bool) -> Ints:
+        """The end of a history, as far as it matters, with its begin mark."""
+        recent = history[max(0, len(history) - self.order + 1) :]
+        if self.eos is not None and len(recent) and recent[-1] == self.eos:
+            return np.array([self.vocab_size])
+        return self._marked(recent, begins and len(history) < self.order)
+
+    def levels(self, ids: ArrayLike, *, begins: bool = True) -> list[tuple[Floats, float]]:
+        """What each order that has met the end of ``ids`` says comes next, the lowest first: p of every token [V], and
+        the weight of the order below in it (nan of the lowest)."""
+        return list(self._levels(self._recent(np.asarray(ids), begins)))
+
     def _distribution(self, tokens: Ints) -> Floats:
+        *_, (prob, _) = self._levels(tokens)
+        return prob
+
+    def _levels(self, tokens: Ints) -> Iterator[tuple[Floats, float]]:
         prob = lowest = self.unigram
+        yield prob, np.nan
         for k, order in enumerate(self.orders, 2):
             if len(tokens) < k - 1:
                 break
@@ -328,7 +340,7 @@ class NGrams:
             prob = lower * order.table[order.code[context], 1]
             token = order.token[here]
             prob[token] = order.probabilities(context, here, lower[token])
-        return prob
+            yield prob, float(order.table[order.code[context], 1])
 
     def _find(self, gram: Ints) -> int:
         """Which n-gram of its order ``gram`` is; -1: none."""

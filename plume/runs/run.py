@@ -185,10 +185,15 @@ class Run:
         """The mean of the last hidden states over a text's slots: [D], or [N, D] for many texts.
 
         Texts longer than the model can read lose their end.
+
+        Raises:
+            UserError: a text is empty, or a table of words knows none of its words.
         """
 
         def many(items: Sequence[Text]) -> list[Array]:
             framed = [self._framed(item) for item in items]
+            for item, slots in zip(items, framed, strict=True):
+                self._know_words(item, slots.input_ids)
             return self._each(framed, lambda slots, hidden: hidden[-1].mean(0).float().cpu().numpy())
 
         found = one_or_many(texts, many)
@@ -407,6 +412,19 @@ class Run:
                 raise UserError(f"the first text of the pair alone is longer than the {self.max_length} slots that "
                                 f"{self.name} can read: shorten it")  # fmt: skip
         return slots
+
+    def _know_words(self, text: Text, ids: Array) -> None:
+        """Raise a UserError where a table of words is given a text of which it knows no word."""
+        backbone = self.network.backbone
+        if (
+            isinstance(backbone, Lookup)
+            and not np.isin(ids, [*self._vocab.special, self._vocab.unk], invert=True).any()
+        ):
+            told = " / ".join(_pair(text))
+            raise UserError(
+                f"{self.name} knows no word of {told if len(told) < 60 else told[:59] + '…'!r}: a mean of word vectors "
+                f"needs one that was in its text"
+            )
 
     @torch.no_grad()  # and not inference mode: what comes back is an ordinary tensor
     def _each(

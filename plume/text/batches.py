@@ -53,10 +53,12 @@ def batches(
             if file == first and rows <= skip:
                 continue
             if isinstance(item, Document):
-                size = sum(len(text.encode()) for text in (item.text, *item.more))
+                data, stripped = item.text.encode(), item.text.strip()
+                size = len(data) + sum(len(text.encode()) for text in item.more)
                 texts += (item.text, *item.more)
                 sizes.append(size)
-                splits.append(numbers[split_of_bytes(item.text.strip().encode())])
+                whole_text = len(stripped) == len(item.text)
+                splits.append(numbers[split_of_bytes(data if whole_text else stripped.encode())])
                 held += size
             else:
                 rejected.append(item)

@@ -11,7 +11,7 @@ import gzip
 import shlex
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -188,10 +188,21 @@ def _zstandard(path: Path, damaged: str) -> Iterator[bytes]:
 
 def lines(source: SourceFile, *, limit: int = LINE_LIMIT, pieces: bool = False) -> Iterator[Line]:
     """The lines of a file. A line over ``limit`` bytes comes without data, or cut up where ``pieces``."""
-    number, offset = 1, 0
+    return lines_of(chunks(source), limit=limit, pieces=pieces)
+
+
+def lines_of(
+    stream: Iterable[bytes],
+    *,
+    limit: int = LINE_LIMIT,
+    pieces: bool = False,
+    number: int = 1,
+    offset: int = 0,
+) -> Iterator[Line]:
+    """The same of a stream of bytes that begins with line ``number`` and lies ``offset`` bytes inside its file."""
     rest = b""
     dropped = 0  # bytes of a line that is being passed over
-    for chunk in chunks(source):
+    for chunk in stream:
         parts = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
         rest = parts.pop()
         for data in parts:

@@ -8,20 +8,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from plume.errors import UserError
-from plume.text.files import LINE_LIMIT, Line, SourceFile, find, inspect, lines
+from plume.text.files import LINE_LIMIT, Line, SourceFile, chunks, find, inspect, lines, lines_of
 
 Row = dict[str, Any]
+_BLANK_LINE = re.compile(rb"\n[ \t\r\v\f]*\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """``id`` is "file:line" (or "file:row" where a format has no lines); ``more``: the row's further columns."""
 
     id: str
@@ -117,10 +119,15 @@ def read_file(
         raise _no_columns(source, columns)
     inspect(source)
     if source.format == "text":
-        parsed = _text(source, text_column)
-    else:
-        parsed = _with_columns(source, _rows(source, columns), columns)
-    for row in parsed:
+        for line in _text(source):
+            if isinstance(line, _Bad):
+                yield Rejected(f"{source.name}:{line.number}", "quarantined", line.reason, line.detail)
+            elif (text := clean(line[1])) and not text.isspace():
+                yield Document(f"{source.name}:{line[0]}", text)
+            else:
+                yield Rejected(f"{source.name}:{line[0]}", "dropped", "empty")
+        return
+    for row in _with_columns(source, _rows(source, columns), columns):
         if isinstance(row, _Bad):
             yield Rejected(f"{source.name}:{row.number}", "quarantined", row.reason, row.detail)
             continue
@@ -265,14 +272,9 @@ def _decoded(line: Line) -> str | _Bad:
         return _Bad(line.number, "not UTF-8", f"byte 0x{line.data[error.start]:02x} at offset {at}")
 
 
-def _text(source: SourceFile, column: str) -> Parsed:
+def _text(source: SourceFile) -> Iterator[tuple[int, str] | _Bad]:
     if not _has_blank_lines(source):
-        for line in lines(source, pieces=True):
-            text = _decoded(line)
-            if isinstance(text, _Bad):
-                yield text
-            elif text:
-                yield line.number, {column: text}
+        yield from _text_lines(source)
         return
     held: list[str] = []
     size, first = 0, 1
@@ -283,18 +285,59 @@ def _text(source: SourceFile, column: str) -> Parsed:
             continue
         blank = not text or text.isspace()
         if held and (blank or size + len(text) > LINE_LIMIT):
-            yield first, {column: "\n".join(held)}
+            yield first, "\n".join(held)
             held, size = [], 0
         if not blank:
             first = first if held else line.number
             held.append(text)
             size += len(text)
     if held:
-        yield first, {column: "\n".join(held)}
+        yield first, "\n".join(held)
+
+
+def _text_lines(source: SourceFile) -> Iterator[tuple[int, str] | _Bad]:
+    """A document a line. Many are decoded at once, up to the first bytes with something unusual in them."""
+    stream = chunks(source)
+    number, offset, rest = 1, 0, b""
+    for chunk in stream:
+        data = rest + chunk
+        end = data.rfind(b"\n") + 1
+        try:
+            texts = None if len(data) > LINE_LIMIT or b"\r" in data else data[:end].decode().split("\n")
+        except UnicodeDecodeError:
+            texts = None
+        if texts is None:
+            yield from _text_line_by_line(chain([data], stream), number, offset)
+            return
+        texts.pop()  # what follows the last newline
+        for text in texts:
+            if text:
+                yield number, text
+            number += 1
+        offset, rest = offset + end, data[end:]
+    yield from _text_line_by_line([rest], number, offset)
+
+
+def _text_line_by_line(stream: Iterable[bytes], number: int, offset: int) -> Iterator[tuple[int, str] | _Bad]:
+    for line in lines_of(stream, pieces=True, number=number, offset=offset):
+        text = _decoded(line)
+        if isinstance(text, _Bad):
+            yield text
+        elif text:
+            yield line.number, text
 
 
 def _has_blank_lines(source: SourceFile) -> bool:
     """Whether a blank line stands between two lines of text; a file's last empty line separates nothing."""
+    rest = b""
+    for chunk in chunks(source):
+        data = rest + chunk
+        if _BLANK_LINE.search(data):
+            break
+        tail = data[data.rfind(b"\n") + 1 :]
+        rest = b"" if tail.strip() else b"\n" + tail
+    else:
+        return False
     text = blank = False
     for line in lines(source, pieces=True):
         if line.data is not None and not line.data.strip():

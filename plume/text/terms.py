@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from plume.text.boundaries import Array, codepoints
+from plume.text.numbering import Numbers
 from plume.text.words import cut, word_spans
 
 Analyzer = Literal["words", "characters", "pattern"]
@@ -70,7 +70,7 @@ def coded(texts: Iterable[str], kind: Analyzer = "words", ngrams: tuple[int, int
     Coded(names=['a', 'cat', 'dog'], codes=array([0, 1, 0, 2, 2], dtype=int32), lengths=array([4, 1]))
     """
     low, high = ngrams
-    terms, parts, sizes = _Numbers(), [], []
+    terms, parts, sizes = Numbers(), [], []
     for batch in _batches(texts):
         units, starts, ends, owners = _spans(batch, kind)
         if kind == "characters":
@@ -85,7 +85,7 @@ def coded(texts: Iterable[str], kind: Analyzer = "words", ngrams: tuple[int, int
     # Runs of words are runs of numbers, looked up by the same means.
     last = np.cumsum(lengths)
     starts, ends, owners = _stretches(last - lengths, last, np.arange(len(lengths)), max(low, 2), high)
-    several = _Numbers()
+    several = Numbers()
     more = several.number(codes.view(np.uint32), starts, ends)
     joined = [" ".join(names[c] for c in run.tolist()) for run in several.runs()]
     if low > 1:
@@ -153,58 +153,3 @@ def _stretches(starts: Array, ends: Array, owners: Array, low: int, high: int) -
     first, end, owner = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.argsort(owner, kind="stable")
     return first[order], end[order], owner[order]
-
-
-class _Numbers:
-    """A table of terms that grows."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._slots = np.full(2**12, -1, np.int32)
-        self._hashes = np.empty(2**11, np.uint64)
-        self._begins = np.zeros(2**11 + 1, np.int64)
-        self._pool = np.empty(2**14, np.uint32)
-
-    def number(self, units: Array, starts: Array, ends: Array) -> Array:
-        """The numbers of the terms in some spans, int32."""
-        from plume.text import term_kernels as kernels
-
-        codes = np.empty(len(starts), np.int32)
-        step = 2**16  # so that room is made for what may come next, not for all there is
-        for at in range(0, len(starts), step):
-            here = slice(at, at + step)
-            self._make_room(len(starts[here]), int((ends[here] - starts[here]).sum()))
-            self._count = kernels.number(
-                units, starts[here], ends[here], self._slots, self._hashes, self._begins, self._pool,
-                self._count, codes[here],
-            )  # fmt: skip
-        return codes
-
-    def _make_room(self, terms: int, units: int) -> None:
-        from plume.text import term_kernels as kernels
-
-        wanted, used = self._count + terms, int(self._begins[self._count])
-        if wanted > len(self._hashes):
-            self._hashes = _grown(self._hashes, max(wanted, 2 * len(self._hashes)))
-            self._begins = _grown(self._begins, len(self._hashes) + 1)
-        if used + units > len(self._pool):
-            self._pool = _grown(self._pool, max(used + units, 2 * len(self._pool)))
-        if 2 * wanted > len(self._slots):
-            self._slots = np.full(2 ** int(2 * wanted).bit_length(), -1, np.int32)
-            kernels.place_again(self._slots, self._hashes, self._count)
-
-    def runs(self) -> list[Array]:
-        """The units of each term."""
-        return np.split(self._pool[: self._begins[self._count]], self._begins[1 : self._count])[: self._count]
-
-    def names(self) -> list[str]:
-        """The terms as strings, where their units are characters."""
-        ends = self._begins[: self._count + 1].tolist()
-        text = self._pool[: ends[-1]].tobytes().decode("utf-32-le", "surrogatepass")
-        return [text[a:b] for a, b in pairwise(ends)]
-
-
-def _grown(array: Array, size: int) -> Array:
-    larger = np.zeros(size, array.dtype)
-    larger[: len(array)] = array
-    return larger

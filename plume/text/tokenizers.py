@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,13 +20,15 @@ import tokenizers as library
 from plume.errors import UserError
 from plume.text.boundaries import codepoints
 from plume.text.encoding import Array
+from plume.text.numbering import Numbers
 from plume.text.readers import clean, valid
 from plume.text.spelling import INNER
 from plume.text.splits import sample
+from plume.text.tokenizing import AT_BLANKS
 from plume.text.tokenizing import Encoding as Encoding
 from plume.text.tokenizing import Kind as Kind
 from plume.text.tokenizing import Tokenizer as Tokenizer
-from plume.text.words import cut
+from plume.text.words import numbered
 from plume.vocabulary import Vocabulary
 
 _BRACKETS = {n: f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask", "bos", "eos")}
@@ -273,16 +275,7 @@ class Words:
                 f"a vocabulary of words needs at least {len(_BRACKETS) + 1} tokens and a min_count of 1, "
                 f"not {self.vocab_size} and {self.min_count}"
             )
-        counts: Counter[str] = Counter()
-        held: list[str] = []
-        size = 0
-        for text in texts:
-            held.append(text if valid(text) else clean(text))
-            size += len(text)
-            if size > 2**20:
-                counts.update(cut(held, lowercase=self.lowercase).words)
-                held, size = [], 0
-        counts.update(cut(held, lowercase=self.lowercase).words if held else ())
+        counts = _count_words(texts, lowercase=self.lowercase)
         if not counts:
             raise UserError(
                 "there is no text to train a tokenizer on: the data is empty, or its training part is"
@@ -311,7 +304,27 @@ def of_words(words: Sequence[str], counts: Sequence[int], *, lowercase: bool) ->
     return _finish(inner, "words", _BRACKETS, (*[0] * len(_BRACKETS), *counts))
 
 
-def _alphabet(words: Counter[str], most: int) -> list[str]:
+def _count_words(texts: Iterable[str], *, lowercase: bool) -> dict[str, int]:
+    table, counts = Numbers(), np.zeros(0, np.int64)
+    held: list[str] = []
+    size = 0
+
+    def count() -> Array:
+        found = np.bincount(numbered(held, table, lowercase=lowercase), minlength=len(table))
+        found[: len(counts)] += counts
+        return found
+
+    for text in texts:
+        held.append(text if valid(text) else clean(text))
+        size += len(text)
+        if size > 2**20:
+            counts = count()
+            held, size = [], 0
+    counts = count() if held else counts
+    return dict(zip(table.names(), counts.tolist(), strict=True))
+
+
+def _alphabet(words: Mapping[str, int], most: int) -> list[str]:
     """The characters of some words, the most frequent first."""
     counts: Counter[str] = Counter()
     for word, times in words.items():
@@ -326,7 +339,8 @@ def blank_separated(words: Sequence[str], *, unknown: str, begin: str, end: str)
     names = list(dict.fromkeys([*roles.values(), *words]))
     ids = {name: i for i, name in enumerate(names)}
     inner = library.Tokenizer(library.models.WordLevel(ids, unk_token=unknown))
-    inner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    # Other blanks than these may stand inside a word of such a file (spec 01 section 5).
+    inner.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(AT_BLANKS), "removed")
     inner.add_special_tokens(list(roles.values()))
     vocabulary = Vocabulary(size=len(names), unk=ids[unknown], bos=ids[begin], eos=ids[end])
     return Tokenizer(inner, "words", vocabulary)

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from plume.text.detokenizing import (
 )  # fmt: skip
 from plume.text.encoding import Array, Flat
 from plume.text.marks import SENTENCE
+from plume.text.numbering import BlankWords
 from plume.text.readers import clean, valid
 from plume.text.spelling import INNER
 from plume.text.words import WordsEncoder
@@ -45,6 +46,7 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
 FORMAT = 1
+AT_BLANKS = "[\\x00\\t\\n\\r ]+"  # ``numbering.BLANKS``
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,13 @@ class Tokenizer:
         try:
             card = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
             inner = library.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            fields = dict(card["vocabulary"])
-            fields |= {name: tuple(fields.get(name, ())) for name in ("sentinels", "counts")}
+            given = dict(card["vocabulary"])
+            given |= {name: tuple(given.get(name, ())) for name in ("sentinels", "counts")}
             if card["format"] > FORMAT:
                 raise UserError(
                     f"{folder} was written by a newer version of plume (format {card['format']}): update it"
                 )
-            return cls(inner, card["kind"], Vocabulary(**fields))
+            return cls(inner, card["kind"], Vocabulary(**given))
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder} holds no tokenizer: {Path(error.filename).name} is missing. Make one with `plume tokenizer`"
@@ -171,7 +173,19 @@ class Tokenizer:
 
     def encode(self, text: str) -> Array:
         """The ids of ``text``, int64 [T], no special tokens among them."""
-        return self.encode_flat([text]).ids.astype(np.int64)
+        return self.number([text])[0]
+
+    def number(self, texts: Sequence[str]) -> tuple[Array, Array]:
+        """The ids of all texts end to end, int64 [N], and where each begins, and the end, int64 [D + 1].
+
+        What ``NGrams.score_documents`` takes. Fastest where words are whatever stands between blanks.
+        """
+        if self._blank_words is not None:
+            ids, ends = self._blank_words([text if valid(text) else clean(text) for text in texts])
+            if not self._control[ids].any():
+                return ids, ends
+        flat = self.encode_flat(texts)
+        return flat.ids.astype(np.int64), np.concatenate([np.zeros(1, np.int64), np.cumsum(flat.lengths)])
 
     def encode_batch(self, texts: Sequence[str], *, segment_words: bool = False) -> list[Encoding]:
         """The ids and marks of each text. ``segment_words``: Chinese words by rjieba, not characters."""
@@ -219,6 +233,13 @@ class Tokenizer:
         return sorted({self._pieces[i] for i in special if len(self._pieces[i]) > 1}, key=len, reverse=True)
 
     @cached_property
+    def _blank_words(self) -> BlankWords | None:
+        cutter = self._settings["pre_tokenizer"]
+        if self.kind != "words" or cutter.get("pattern") != {"Regex": AT_BLANKS}:
+            return None
+        return BlankWords({piece: n for n, piece in enumerate(self._pieces)}, self.vocabulary.unk or 0)
+
+    @cached_property
     def _encoder(self) -> encoding.Encoder:
         model, added = self._settings["model"], self._settings["added_tokens"]
         if all(token["special"] for token in added):  # other added tokens may reach across words
@@ -226,9 +247,10 @@ class Tokenizer:
                 return encoding.CharacterEncoder(
                     {p: n for n, p in enumerate(self._pieces) if len(p) == 1}, self.vocabulary.unk or 0
                 )
-            if self.kind == "words" and self._settings["pre_tokenizer"]["type"] != "WhitespaceSplit":
+            if self.kind == "words" and self._settings["pre_tokenizer"]["type"] == "BertPreTokenizer":
                 lower = self._settings["normalizer"] is not None
-                ids = {p: n for n, p in enumerate(self._pieces) if n not in self.vocabulary.special}
+                special = self.vocabulary.special
+                ids = {p: n for n, p in enumerate(self._pieces) if n not in special}
                 spelled = {p[2:]: n for p, n in ids.items() if p.startswith(INNER) and len(p) == 3}
                 return WordsEncoder(ids, self.vocabulary.unk or 0, lowercase=lower, spelled=spelled)
             if _is_bert(self._settings):
@@ -344,8 +366,8 @@ def _halves(text: str, word: str) -> list[str]:
 
 def _card(vocabulary: Vocabulary) -> dict[str, Any]:
     """The vocabulary as JSON; counts only where there are some, so that older fingerprints stay what they were."""
-    card = asdict(replace(vocabulary, pieces=()))
-    return {name: value for name, value in card.items() if name not in ("pieces", "counts") or value}
+    card = {part.name: getattr(vocabulary, part.name) for part in fields(vocabulary)}
+    return {name: value for name, value in card.items() if name != "pieces" and (name != "counts" or value)}
 
 
 def _parts(section: dict[str, Any] | None) -> list[dict[str, Any]]:

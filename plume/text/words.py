@@ -7,6 +7,7 @@ ideograph belongs to the word that rjieba finds; every other visible character i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,10 @@ from plume.text.boundaries import (
     codepoints,
     segment,
     sentence_starts,
-    word_starts,
 )
 from plume.text.encoding import Flat
 from plume.text.marks import SENTENCE, WORD
-
-_INNER = np.array([ord(c) for c in "'’-"], np.uint32)
+from plume.text.numbering import Numbers
 
 
 class Words(NamedTuple):
@@ -56,11 +55,22 @@ def cut(texts: Sequence[str], *, lowercase: bool = False) -> Words:
     text, starts, ends = word_spans(texts)
     spelled = _lower(text) if lowercase else text
     found = [spelled[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return Words(found, starts, ends, *_divided(texts, text, starts))
+
+
+def _divided(texts: Sequence[str], text: str, starts: Array) -> tuple[Array, Array]:
+    """``Words.lengths`` and ``Words.sentences`` of texts joined by newlines, given where their words begin."""
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     last = np.cumsum(sizes + 1)  # one past the newline after each text
     lengths = np.diff(np.searchsorted(starts, last), prepend=0)
     sentences = np.searchsorted(starts, np.append(sentence_starts(text), last - sizes - 1))
-    return Words(found, starts, ends, lengths, np.unique(sentences[sentences < len(starts)]))
+    return lengths, np.unique(sentences[sentences < len(starts)])
+
+
+def numbered(texts: Sequence[str], table: Numbers, *, lowercase: bool) -> Array:
+    """The words of ``texts`` as numbers of ``table``, which learns the new ones: int32 [N]."""
+    text, starts, ends = word_spans(texts, lowercase=lowercase)
+    return table.number(codepoints(text), starts, ends)
 
 
 def word_spans(texts: Sequence[str], *, lowercase: bool = False) -> tuple[str, Array, Array]:
@@ -69,30 +79,25 @@ def word_spans(texts: Sequence[str], *, lowercase: bool = False) -> tuple[str, A
     Raises:
         UserError: there is Chinese among them, and rjieba is not installed.
     """
+    from plume.text import term_kernels as kernels
+
     text = "\n".join(texts)
     characters = codepoints(text)
     kind = character_classes()[characters]
-    begins = word_starts(characters, segmented=_segmented(text) if (kind == IDEOGRAPH).any() else None)
-    letter = kind == LETTER
-    inner = np.zeros(len(kind), bool)
-    inner[1:-1] = np.isin(characters[1:-1], _INNER) & letter[:-2] & letter[2:]
-    begins[inner] = False
-    begins[1:][inner[:-1]] = False
-    _adopt(begins, kind)
-    starts = np.flatnonzero(begins)
-    stops = np.append(np.flatnonzero(begins | (kind == SPACE)), len(kind))  # a word ends at the next of these
-    ends = stops[np.searchsorted(stops, starts, "right")]
-    return _lower(text) if lowercase else text, starts, ends
+    segmented = _segmented(text) if (kind == IDEOGRAPH).any() else np.zeros(0, bool)
+    starts, ends = np.empty((2, len(kind)), np.int64)
+    found = kernels.words(
+        characters, kind, _inner(), segmented, SPACE, LETTER, IDEOGRAPH, JOINER, starts, ends
+    )
+    return _lower(text) if lowercase else text, starts[:found].copy(), ends[:found].copy()
 
 
-def _adopt(begins: Array, kind: Array) -> None:
-    """Begin a word, in place, at visible characters that follow a joiner which is joined to nothing."""
-    blank = kind == SPACE
-    before = np.maximum.accumulate(np.where(begins | blank, np.arange(len(kind)), -1))
-    nowhere = (before < 0) | blank[before]
-    orphans = np.flatnonzero(nowhere & ~blank & (kind != JOINER))
-    if len(orphans):
-        begins[orphans[np.diff(before[orphans], prepend=-2) != 0]] = True
+@cache
+def _inner() -> Array:
+    """Which code points stay inside a word when letters stand on both of their sides."""
+    table = np.zeros(0x110000, bool)
+    table[[ord(c) for c in "'’-"]] = True
+    return table
 
 
 def _segmented(text: str) -> Array:
@@ -119,23 +124,31 @@ class WordsEncoder:
     def __init__(
         self, ids: dict[str, int], unknown: int, *, lowercase: bool, spelled: dict[str, int] | None = None
     ) -> None:
-        self._ids, self._unknown, self._lowercase = ids, unknown, lowercase
+        self._unknown, self._lowercase = unknown, lowercase
         self._spelled = spelled or {}
+        self._table, self._ids = (
+            Numbers(),
+            np.array([*ids.values(), unknown], np.uint32),
+        )  # the last: that of -1
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        ends = np.cumsum(lengths)
+        self._table.number(codepoints("".join(ids)), ends - lengths, ends)
 
     def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
-        words = cut(texts, lowercase=self._lowercase)
-        get, unknown = self._ids.get, self._unknown
-        ids = np.fromiter((get(word, unknown) for word in words.words), np.uint32, len(words.words))
-        if self._spelled and (ids == unknown).any():
-            return self._spell(words, ids)
+        text, starts, ends = word_spans(texts, lowercase=self._lowercase)
+        ids = self._ids[self._table.known(codepoints(text), starts, ends)]
+        lengths, sentences = _divided(texts, text, starts)
+        if self._spelled and (strange := np.flatnonzero(ids == self._unknown)).size:
+            places = zip(starts[strange].tolist(), ends[strange].tolist(), strict=True)
+            return self._spell(ids, strange, [text[a:b] for a, b in places], lengths, sentences)
         marks = np.full(len(ids), WORD, np.uint8)
-        marks[words.sentences] |= SENTENCE
-        return Flat(ids, marks, words.lengths)
+        marks[sentences] |= SENTENCE
+        return Flat(ids, marks, lengths)
 
-    def _spell(self, words: Words, ids: Array) -> Flat:
+    def _spell(self, ids: Array, strange: Array, words: list[str], lengths: Array, sentences: Array) -> Flat:
+        """``strange``: which of ``ids`` are unknown, ``words`` what they are."""
         table = self._spelled
-        strange = np.flatnonzero(ids == self._unknown)
-        spellings = [[table[c] for c in words.words[n] if c in table] for n in strange.tolist()]
+        spellings = [[table[c] for c in word if c in table] for word in words]
         sizes = np.ones(len(ids), np.int64)
         sizes[strange] += [len(spelling) for spelling in spellings]
         begins = np.cumsum(sizes) - sizes
@@ -145,7 +158,7 @@ class WordsEncoder:
             flat[at + 1 : at + 1 + len(spelling)] = spelling
         marks = np.zeros(len(flat), np.uint8)
         marks[begins] = WORD
-        marks[begins[words.sentences]] |= SENTENCE
+        marks[begins[sentences]] |= SENTENCE
         before = np.concatenate([[0], np.cumsum(sizes)])
-        ends = np.cumsum(words.lengths)
-        return Flat(flat, marks, before[ends] - before[ends - words.lengths])
+        ends = np.cumsum(lengths)
+        return Flat(flat, marks, before[ends] - before[ends - lengths])

@@ -35,6 +35,7 @@ from plume.training.session import say
 from plume.vocabulary import Vocabulary
 
 _SCORED = 500_000  # tokens of a split that a loss is computed on
+_MERGING, _SMOOTHING, _SCORING = 0.8, 0.85, 0.95  # where on the bar each begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,11 @@ def count(
         session.keep_tokenizer(folder, pieces)
         store = tokenize(data, pieces, folder, text_column)
         began = time.monotonic()
-        model = _fit(recipe, store.split("train"), pieces.vocabulary, folder.counts)
-        model.save(folder.ngrams)
-        _tell_metrics(folder, model, store, time.monotonic() - began)
+        with ShareLine("counting") as line:
+            model = _fit(recipe, store.split("train"), pieces.vocabulary, folder.counts, line)
+            model.save(folder.ngrams)
+            line.show(_SCORING, "scoring held-out text")
+            _tell_metrics(folder, model, store, time.monotonic() - began)
         folder.write_run(
             {
                 "kind": "counting",
@@ -136,12 +139,12 @@ def _eos(recipe: Counting, vocab: Vocabulary) -> int | None:
         raise UserError(f"{error}; or say model.ends=false") from None
 
 
-def _fit(recipe: Counting, tokens: Tokens, vocab: Vocabulary, place: Path) -> NGrams:
+def _fit(recipe: Counting, tokens: Tokens, vocab: Vocabulary, place: Path, line: ShareLine) -> NGrams:
     if not tokens.num_tokens:
         raise UserError("the training part of the data has no text: add documents")
     model, eos = recipe.model, _eos(recipe, vocab)
-    with ShareLine("counting") as line:
-        counts = _counted(tokens, recipe, vocab, eos, place, line)
+    counts = _counted(tokens, recipe, vocab, eos, place, line)
+    line.show(_SMOOTHING, "smoothing")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = NGrams.of(counts, model.smoothing, never=vocab.special - {eos})
@@ -159,15 +162,22 @@ def _counted(
     about = [tokens.num_tokens, order, vocab.size, eos, cuts]
     runs = Runs(place / hashlib.sha256(str(about).encode()).hexdigest()[:16], vocab.size, eos)
     for number, (first, end) in enumerate(parts):
-        line.show(first / tokens.num_documents, f"{tokens.documents[first]:,} tokens")
         if runs.has(number):
             continue
         ends = np.asarray(tokens.documents[first : end + 1], np.int64)
+        done, piece = int(ends[0]), int(ends[-1] - ends[0])
+
+        def begun(k: int, done: int = done, piece: int = piece) -> None:
+            share = (done + piece * (k - 1) / order) / tokens.num_tokens
+            told = f"order {k} of {order}, {done:,} of {tokens.num_tokens:,} tokens counted"
+            line.show(_MERGING * share, told)
+
         ids = np.asarray(tokens.ids[ends[0] : ends[-1]])
-        counts = Counts.of_documents(ids, ends, order, vocab.size, eos=eos)
+        counts = Counts.of_documents(ids, ends, order, vocab.size, eos=eos, begun=begun)
         if len(parts) == 1:
             return counts
         runs.add(number, counts)
+    line.show(_MERGING, f"merging {len(parts)} sorted runs")
     return runs.merged(len(parts))
 
 

@@ -182,7 +182,6 @@ class ShareLine:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._every = 0.2
             self._bar, self._task = _bar(self._name, 1000)
             self._bar.start()
         return self
@@ -195,12 +194,10 @@ class ShareLine:
 
     def show(self, share: float, text: str) -> None:
         """``share`` of it is done, from 0 to 1."""
-        if time.monotonic() - self._told < self._every:
-            return
-        self._told = time.monotonic()
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None and self._task is not None:  # which draws itself now and then
             self._bar.update(self._task, completed=round(1000 * share), speed=text)
-        else:
+        elif time.monotonic() - self._told >= self._every:
+            self._told = time.monotonic()
             print(f"{self._name}: {share:.0%}, {text}", file=sys.stderr, flush=True)
 
 

@@ -37,7 +37,9 @@ def test_the_right_document_with_its_place(
     again = plume.search(data, query)
     assert [found.id for found in again] == ["a.txt:2", "a.txt:4"], "changed data makes it anew"
     assert plume.search(data, "xyzzy", out=tmp_path / "index") == []
-    assert call(capsys, "search", data, "xyzzy")[1] == "nothing was found\n"
+    code, out, _ = call(capsys, "search", data, "xyzzy 犇犇 xyzzy")
+    assert code == 0 and "no document can match" in out and "(xyzzy, 犇" in out and str(data) in out
+    assert out.count("\n") == 1 and out.count("xyzzy") == 1
 
 
 def test_what_cannot_be_searched_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,6 +49,7 @@ def test_what_cannot_be_searched_is_one_sentence(tmp_path: Path, capsys: pytest.
         ([data, "x"], "no document with a word"),
         ([tmp_path / "nothing", "x"], "does not exist"),
         ([data, "  "], "the query is empty"),
+        ([data, "?! 。"], "no word in the query '?! 。'"),
         ([data, "x", "--top", 0], "--top must be at least 1"),
         ([data, "x", "--method", "bm26"], "bm25"),
     ):

@@ -60,6 +60,8 @@ def test_asked_for_words(run: Path, language: str) -> None:
     np.testing.assert_allclose(loaded.embed(text), mean, atol=1e-6)
     with pytest.raises(UserError, match="is none of the"):
         loaded.nearest("neverseen")
+    with pytest.raises(UserError, match="run knows no word of 'neverseen 犇'"):
+        loaded.embed([text, "neverseen 犇"])
     with pytest.raises(UserError, match="cannot generate"):
         loaded.generate(a)
 

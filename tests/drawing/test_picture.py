@@ -293,3 +293,41 @@ def test_a_drawing_of_pairs_says_from_which_words_and_against_which() -> None:
     )
     first = next(slot for slot in stack.slots if slot.answers)
     assert f"{first.answers['context_word']}" in noise
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("smoothing", ["kneser_ney", "laplace", "notes"])
+def test_what_an_n_gram_model_says_of_each_word(language: Language, smoothing: str) -> None:
+    shown = plume.show(f"ngram:{smoothing}", language=language)
+    [drawn] = shown.pictures
+    text, after = drawn.listings
+    orders = [str(row[2]) for row in text.rows]
+    assert {phrase(language, "counts.order", k=k) for k in (2, 3)} <= set(orders), "no back-off is seen"
+    for before, _, told, *shares in text.rows:
+        assert isinstance(before, str) and len(before.split()) <= 2
+        met = [p for p in shares if p is not None]
+        assert all(isinstance(p, float) and 0 < p <= 1 for p in met) and shares[: len(met)] == met
+        assert any(told == phrase(language, "counts.order", k=k) for k in range(1, len(met) + 1))
+    last = [float(row[-1]) for row in after.rows if row[-1] is not None]
+    assert last == sorted(last, reverse=True) and sum(last) <= 1 + 1e-9
+    assert shown.to_json()["pictures"][0]["listings"][0]["rows"][0][3] == text.rows[0][3]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_text_as_the_vector_of_its_terms(language: Language) -> None:
+    own = {"en": "the cat and the dog the <b>", "zh": "老师和老师的钟，<b>"}[language]
+    [drawn] = plume.show("tfidf:words", text=own, language=language).pictures
+    terms, near = drawn.listings
+    values = {str(row[0]): float(row[-1] or 0) for row in terms.rows}
+    assert sum(value**2 for value in values.values()) == pytest.approx(1)
+    often = {"en": ("the", "3"), "zh": ("老师", "2")}[language]
+    assert often in [row[:2] for row in terms.rows] and all(0 <= float(row[1] or 0) <= 1 for row in near.rows)
+    for drawing in (plume.show("tfidf:words", text=own, language=language).html(), fragment([drawn])):
+        assert "<b>" not in drawing.replace("<b></b>", "") and "&lt;b&gt;" in drawing
+        assert drawing.count("class='listing'") == 2 and "legend'" not in drawing.split("</style>")[1]
+    console = Console(file=StringIO(), width=100)
+    draw([drawn], console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert often[0] in printed and "■" in printed
+    with pytest.raises(plume.UserError, match="no known word"):
+        plume.show("bow:words", text="?!")

@@ -1,5 +1,7 @@
 """Metrics equal scikit-learn's; intervals hold what they promise; tests see a difference and no ghost."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -7,6 +9,7 @@ from sklearn import metrics as reference
 from plume.evaluation.metrics import (
     METRICS,
     accuracy,
+    agreement,
     brier,
     calibration_error,
     classification,
@@ -18,6 +21,8 @@ from plume.evaluation.metrics import (
     mcnemar,
     micro_f1,
     paired_bootstrap,
+    span_scores,
+    spans,
     wilson,
 )  # fmt: skip
 
@@ -137,3 +142,72 @@ def test_labels_and_predictions_must_pair_up() -> None:
         confusion([0, 1], [0, 1, 1])
     with pytest.raises(ValueError, match="0 labels"):
         classification([], [])
+
+
+def test_agreement_of_clusters_by_hand() -> None:
+    # Labels 体育 体育 体育 财经 财经 财经; one text of the first is in the second cluster.
+    gold, found = ["体育"] * 3 + ["财经"] * 3, [7, 7, 2, 2, 2, 2]
+    got = agreement(gold, found)
+    ln = math.log
+    entropies = ln(2), -(2 / 6 * ln(2 / 6) + 4 / 6 * ln(4 / 6))
+    both = -(2 / 6 * ln(2 / 6) + 1 / 6 * ln(1 / 6) + 3 / 6 * ln(3 / 6))
+    assert got["purity"] == pytest.approx(5 / 6)
+    assert got["mutual_information"] == pytest.approx(2 * (sum(entropies) - both) / sum(entropies))
+    # Pairs together on both sides: 1 + 3; by label 6, by cluster 7, of 15: (4 - 6 * 7 / 15) / (6.5 - 6 * 7 / 15).
+    assert got["adjusted_rand"] == pytest.approx((4 - 2.8) / (6.5 - 2.8))
+    assert agreement([0, 0, 1, 1], [3, 3, 3, 3])["mutual_information"] == pytest.approx(0)
+    assert agreement(["a"] * 4, [1] * 4) == {"purity": 1, "mutual_information": 1, "adjusted_rand": 1}
+    assert agreement(["a", "b", "c"], [4, 5, 6])["adjusted_rand"] == 1
+
+
+def test_agreement_is_scikit_learns_and_names_do_not_matter() -> None:
+    draw = np.random.default_rng(3)
+    for labels, clusters in ((2, 2), (3, 5), (6, 2)):
+        gold, found = draw.integers(0, labels, 60), draw.integers(0, clusters, 60)
+        found[:30] = gold[:30] % clusters
+        got = agreement(gold, found)
+        assert got["adjusted_rand"] == pytest.approx(reference.adjusted_rand_score(gold, found))
+        wanted = reference.normalized_mutual_info_score(gold, found)
+        assert got["mutual_information"] == pytest.approx(wanted)
+        assert got == pytest.approx(agreement(gold, 9 - found)), "only who is together counts"
+
+
+def test_entities_are_right_only_as_a_whole() -> None:
+    # 王小明 在 北京 大学 读书: one of the two entities is found whole, of the other only a half.
+    gold = [["B-PER", "O", "B-ORG", "I-ORG", "O"], ["O", "B-LOC"]]
+    found = [["B-PER", "O", "B-ORG", "O", "O"], ["B-LOC", "B-LOC"]]
+    got = {name: estimate.value for name, estimate in span_scores(gold, found, draws=200).items()}
+    assert got == pytest.approx({"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7})
+    another = [["B-LOC", "O", "B-ORG", "I-ORG", "O"], ["O", "B-LOC"]]  # found, but called something else
+    assert span_scores(gold, another, draws=200)["f1"].value == pytest.approx(2 / 3)
+    nothing = [["O"] * 5, ["O"] * 2]
+    assert {e.value for e in span_scores(gold, nothing, draws=200).values()} == {0.0}
+    assert {e.value for e in span_scores(gold, gold, draws=200).values()} == {1.0}
+    with pytest.raises(ValueError, match="zip"):
+        span_scores(gold, nothing[:1])
+
+
+def test_sentences_are_summed_before_they_are_divided() -> None:
+    # One of one right in 9 sentences, none of ten in another: 9 of 19, and not the mean of the shares, 0.9.
+    gold = [["B-X"]] * 9 + [["B-X"] * 10]
+    found = [["B-X"]] * 9 + [["O"] * 10]
+    recall = span_scores(gold, found)["recall"]
+    assert recall.value == pytest.approx(9 / 19)
+    assert recall.low < recall.value < recall.high == 1.0 and recall.stderr > 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ("B-A I-A O B-A", {("A", 0, 1), ("A", 3, 3)}),
+        ("B-A B-A", {("A", 0, 0), ("A", 1, 1)}),
+        ("I-A I-A", {("A", 0, 1)}),  # as conlleval reads what begins with an I
+        ("B-A I-B", {("A", 0, 0), ("B", 1, 1)}),
+        ("B-A I-A E-A S-A", {("A", 0, 2), ("A", 3, 3)}),
+        ("S-A I-A", {("A", 0, 0), ("A", 1, 1)}),
+        ("O O", set()),
+        ("", set()),
+    ],
+)
+def test_spans_by_conllevals_rules(tags: str, wanted: set[tuple[str, int, int]]) -> None:
+    assert spans(tags.split()) == wanted

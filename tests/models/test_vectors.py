@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import bm25s
@@ -18,6 +19,7 @@ from plume.errors import UserError
 from plume.models.vectors import BM25, Bags, Index, TfIdf
 from plume.text.terms import analyzer
 
+Recorder = Callable[[str, object], None]
 DOCS = ["the cat sat", "the cat sat on the mat", "dog"]
 TERMS = [d.split() for d in DOCS]
 
@@ -44,12 +46,16 @@ def matrix(bags: Bags, values: np.ndarray) -> np.ndarray:
     ],
     ids=repr,
 )
-def test_counts_are_scikit_learns(ngrams: tuple[int, int], options: dict[str, object]) -> None:
+def test_counts_are_scikit_learns(
+    ngrams: tuple[int, int], options: dict[str, object], record_property: Recorder
+) -> None:
     theirs = CountVectorizer(ngram_range=ngrams, **options)
     wanted = theirs.fit_transform(texts())
     ours = Bags.of(map(analyzer("pattern", ngrams), texts()), **options)  # type: ignore[arg-type]
     assert list(ours.terms) == theirs.get_feature_names_out().tolist()
     np.testing.assert_array_equal(matrix(ours, ours.counts), wanted.toarray())
+    record_property("precision", "fp64")
+    record_property("counts", int(np.abs(matrix(ours, ours.counts) - wanted).max()))
     held_out = Bags.of(map(analyzer("pattern", ngrams), texts(20, 1)), vocabulary=ours.terms)
     if "binary" not in options:
         np.testing.assert_array_equal(
@@ -61,11 +67,16 @@ def test_counts_are_scikit_learns(ngrams: tuple[int, int], options: dict[str, ob
     ("norm", "use_idf", "smooth_idf", "sublinear_tf"),
     [*itertools.product(["l2", "l1", None], [True, False], [True, False], [True, False])],
 )
-def test_tfidf_is_scikit_learns(norm: str, use_idf: bool, smooth_idf: bool, sublinear_tf: bool) -> None:
+def test_tfidf_is_scikit_learns(
+    norm: str, use_idf: bool, smooth_idf: bool, sublinear_tf: bool, record_property: Recorder
+) -> None:
     options = {"norm": norm, "use_idf": use_idf, "smooth_idf": smooth_idf, "sublinear_tf": sublinear_tf}
     wanted = TfidfVectorizer(**options).fit_transform([*texts(80), ""]).toarray()
     bags = Bags.of(map(analyzer("pattern"), [*texts(80), ""]))
-    np.testing.assert_allclose(matrix(bags, TfIdf(**options).weights(bags)), wanted, atol=1e-12)  # type: ignore[arg-type]
+    found = matrix(bags, TfIdf(**options).weights(bags))  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    record_property("precision", "fp64")
+    record_property("weights", float(np.abs(found - wanted).max()))
 
 
 def test_goldens() -> None:

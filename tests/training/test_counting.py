@@ -22,7 +22,7 @@ from plume.text.splits import split_of
 from plume.text.tokens import TokenStore
 from plume.training.counting import Counting, count
 from plume.training.folder import RunFolder
-from plume.training.meters import history
+from plume.training.meters import ShareLine, history
 from tests.conftest import documents
 
 WORDS = {"en": [], "zh": ["tokenizer=Characters", "tokenizer.vocab_size=400"]}
@@ -189,6 +189,21 @@ def test_small_discounts_are_said_and_recorded(tmp_path: Path, capsys: pytest.Ca
     plume.pretrain(recipe("kneser_ney", "zh"), data=path, out=tmp_path / "run")
     assert "0.5, 1 and 1.5 are used instead" in capsys.readouterr().err
     assert not all(json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["estimated"])
+
+
+def test_counting_tells_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plume.training.counting.ShareLine", lambda name: ShareLine(name, every=0.0))
+    wanted = recipe("kneser_ney", "en", "piece_tokens=700")
+    count(wanted, data=[text(tmp_path, "en")], out=tmp_path / "run")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("counting: ")]
+    orders = [line.split("order ")[1][0] for line in told if "order " in line]
+    pieces = len(orders) // 3
+    assert orders == ["1", "2", "3"] * pieces and pieces > 1
+    assert [line.split(", ")[1][:7] for line in told[-3:]] == ["merging", "smoothi", "scoring"]
+    shares = [int(line.split("%")[0].removeprefix("counting: ")) for line in told]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] > 90
 
 
 def test_bad_settings_are_sentences() -> None:

@@ -24,7 +24,7 @@ from plume.objectives.permuted import PermutedLM
 from plume.slots import Batch, Example, Slots, collate
 from plume.training.fit import microbatch_size
 from plume.training.flops import Flops
-from plume.training.meters import MetricsFile, ProgressLine, history
+from plume.training.meters import MetricsFile, ProgressLine, ShareLine, history
 from plume.training.precision import matmul_peak
 from plume.vocabulary import Vocabulary
 from tests.training.conftest import Arm
@@ -221,6 +221,24 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
         line.say("[red]not markup[/red]")
     shown = capsys.readouterr().err
     assert "训练" in shown and "3/3" in shown and "loss 1.25" in shown and "[red]not markup[/red]" in shown
+
+
+def test_a_share_is_told_by_what_is_done_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ShareLine("counting", every=0.0) as line:
+        line.show(0.25, "order 2 of 3")
+    assert capsys.readouterr().err == "counting: 25%, order 2 of 3\n"
+    with ShareLine("counting") as line:  # not more often than every ten seconds
+        line.show(0.25, "order 2 of 3")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with ShareLine("计数") as line:
+        line.show(0.25, "order 2 of 3")
+        line.show(0.5, "order 3 of 3")  # a bar never says what is over
+    shown = capsys.readouterr().err
+    assert "计数" in shown and "500/1000" in shown and "order 3 of 3" in shown
 
 
 # ---- what fits
