@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.errors import UserError
+from plume.text import readers
 from plume.text.files import find, lines
 from plume.text.readers import Report, check, clean, read, read_rows
 
@@ -295,6 +296,40 @@ def test_rows(tmp_path: Path) -> None:
 
 
 # Size
+
+
+PIECES = [
+    b"a",
+    b" ",
+    b"\n",
+    b"\n\n",
+    b"\r\n",
+    b"\xff",
+    "\u4e2d\u6587".encode(),
+    b"\0",
+    b"\t",
+    b"b c\n",
+    b"\xe4\xb8",
+    b"\x0b",
+    b"\x85",
+]
+
+
+@settings(deadline=None)
+@given(parts=st.lists(st.sampled_from(PIECES), max_size=12), chunk=st.integers(1, 9))
+def test_many_lines_at_once_are_the_lines_one_by_one(
+    parts: list[bytes], chunk: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.txt"
+    path.write_bytes(b"".join(parts))
+    [source] = find(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plume.text.files._CHUNK", chunk)
+        found = list(readers._text_lines(source))
+        assert found == list(readers._text_line_by_line([path.read_bytes()], 1, 0))
+        shown = [line.strip() != b"" for line in path.read_bytes().split(b"\n")]
+        text = [n for n, full in enumerate(shown) if full]
+        assert readers._has_blank_lines(source) == (not all(shown[text[0] : text[-1]]) if text else False)
 
 
 def test_long_lines_of_plain_text_are_cut_not_lost(tmp_path: Path) -> None:
