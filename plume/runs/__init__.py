@@ -1,7 +1,7 @@
 """A run folder, or a published Hugging Face folder, as one object with the methods its family and heads can do.
 
-    bert = plume.load("runs/bert")
-    bert.fill_mask("The film was [MASK].")
+bert = plume.load("runs/bert")
+bert.fill_mask("The film was [MASK].")
 """
 
 from plume.runs.opening import load as load

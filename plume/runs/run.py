@@ -25,6 +25,7 @@ from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
 from plume.models.heads import Asked, Head, Reads, TokenHead
+from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
 from plume.models.pretrained import PretrainedModel
 from plume.models.sparse import SparseModel
@@ -415,11 +416,8 @@ class Run:
 
     def _know_words(self, text: Text, ids: Array) -> None:
         """Raise a UserError where a table of words is given a text of which it knows no word."""
-        backbone = self.network.backbone
-        if (
-            isinstance(backbone, Lookup)
-            and not np.isin(ids, [*self._vocab.special, self._vocab.unk], invert=True).any()
-        ):
+        strange = [i for i in (*self._vocab.special, self._vocab.unk) if i is not None]
+        if isinstance(self.network.backbone, Lookup) and np.isin(ids, strange).all():
             told = " / ".join(_pair(text))
             raise UserError(
                 f"{self.name} knows no word of {told if len(told) < 60 else told[:59] + '…'!r}: a mean of word vectors "
