@@ -73,12 +73,13 @@ def _ngrams(
     end = max(ends, key=lambda t: (len(found := model.levels(ids[:t], begins=begins)), _choices(found)))
     levels = model.levels(ids[:end], begins=begins)
     context = read(ids[max(0, end - len(levels) + 1) : end])
-    best = np.argsort(-levels[-1][0], kind="stable")[:LIKELIEST]
-    likely = tuple(
-        (read(best[i : i + 1]), *(float(p[id]) for p, _ in levels)) for i, id in enumerate(best.tolist())
-    )
+    likely: list[tuple[str | float | None, ...]] = []
+    for id in np.argsort(-levels[-1][0], kind="stable")[:LIKELIEST].tolist():
+        likely.append((*tokenizer.pieces([id]), *(float(p[id]) for p, _ in levels)))
     caption = phrase(language, "counts.after", context=context)
-    listings.append(Listing(caption, (phrase(language, "counts.next"), *shares_of[: len(levels)]), likely))
+    listings.append(
+        Listing(caption, (phrase(language, "counts.next"), *shares_of[: len(levels)]), tuple(likely))
+    )
     for k, (_, weight) in enumerate(levels[1:], 2):
         shorter = read(ids[max(0, end - k + 1) : end])
         says.append(phrase(language, "counts.weight", context=shorter, k=k, weight=weighed(weight)))
