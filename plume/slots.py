@@ -69,14 +69,14 @@ class Slots(Generic[A]):
     def bidirectional(ids: ArrayLike, **fields: Any) -> Slots[Array]:
         """Every slot sees every slot. ``fields``: any field of ``Slots`` to set, labels above all."""
         ids = np.asarray(ids, np.int64)
-        ranks = np.zeros_like(ids)
+        ranks = _zeros(len(ids))
         return _slots(ids, ranks, ranks, fields)
 
     @staticmethod
     def causal(ids: ArrayLike, **fields: Any) -> Slots[Array]:
         """Every slot sees itself and what stands before it."""
         ids = np.asarray(ids, np.int64)
-        ranks = np.arange(len(ids))
+        ranks = _places(len(ids))
         return _slots(ids, ranks, ranks, fields)
 
     @staticmethod
@@ -119,11 +119,12 @@ class Slots(Generic[A]):
 
 
 def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str, Any]) -> Slots[Array]:
+    zeros = _zeros(len(ids))
     arrays: dict[str, Any] = {
-        "position_ids": np.arange(len(ids)),
-        "token_type_ids": np.zeros_like(ids),
-        "document_ids": np.zeros_like(ids),
-        "example_ids": np.zeros_like(ids),
+        "position_ids": _places(len(ids)),
+        "token_type_ids": zeros,
+        "document_ids": zeros,
+        "example_ids": zeros,
         **fields,
     }
     slots = Slots(input_ids=ids, visible_at=visible_at, sees_until=sees_until, **arrays)
@@ -134,6 +135,19 @@ def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str
         if len(values) != len(ids):
             raise ValueError(f"{name!r} has {len(values)} values for {len(ids)} slots")
     return slots
+
+
+# What most examples have in common is made once and never written to: an array costs more to make than to read.
+_PLACES, _ZEROS = np.arange(4_096), np.zeros(4_096, np.int64)
+_PLACES.flags.writeable = _ZEROS.flags.writeable = False
+
+
+def _places(count: int) -> Array:
+    return _PLACES[:count] if count <= len(_PLACES) else np.arange(count)
+
+
+def _zeros(count: int) -> Array:
+    return _ZEROS[:count] if count <= len(_ZEROS) else np.zeros(count, np.int64)
 
 
 _INTS = (
@@ -288,7 +302,7 @@ def collate(
         for head, labels in () if slots is None else slots.labels.items():
             if head in asked:
                 raise ValueError(f"head {head!r} is asked in both stacks: name the two heads differently")
-            asked[head] = (labels.flatten() != IGNORE).nonzero().squeeze(1)
+            asked[head] = torch.from_numpy(np.flatnonzero(labels.numpy() != IGNORE))
     return Batch(
         inputs=inputs,
         decoder_inputs=decoder_inputs,
@@ -299,7 +313,33 @@ def collate(
 
 
 def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id: int) -> Slots[Tensor]:
-    shape = (len(rows), max(sum(len(parts[i]) for i in row) for row in rows))
+    """Each field is put together end to end and then laid into all rows at once: a call a field, not one an example."""
+    numbers = [i for row in rows for i in row]
+    parts = [parts[i] for i in numbers]
+    sizes = np.array([len(part) for part in parts])
+    each = np.array([len(row) for row in rows])  # examples a row
+    begins = each.cumsum() - each
+    used = np.add.reduceat(sizes, begins)
+    shape = (len(rows), int(used.max()))
+    taken = np.arange(shape[1]) < used[:, None]
+    full = int(used.min()) == shape[1]
+
+    def lay(flat: Array, fill: int = 0) -> Tensor:
+        if full:
+            return torch.from_numpy(flat.reshape(shape + flat.shape[1:]))
+        array = np.full(shape + flat.shape[1:], fill, flat.dtype)
+        array[taken] = flat
+        return torch.from_numpy(array)
+
+    def joined(values: Sequence[Array], dtype: Any = np.int64) -> Array:
+        return np.concatenate(values, dtype=dtype, casting="unsafe")
+
+    ints = {name: joined([getattr(part, name) for part in parts]) for name in _INTS if name != "example_ids"}
+    ints["example_ids"] = np.repeat(np.array(numbers), sizes)
+    documents = ints["document_ids"]
+    counts = np.maximum.reduceat(documents, sizes.cumsum() - sizes) + 1  # documents an example
+    before = counts.cumsum() - counts
+    documents += np.repeat(before - np.repeat(before[begins], each), sizes)
     fill = {
         "input_ids": pad_id,
         "visible_at": NEVER,
@@ -307,58 +347,48 @@ def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id:
         "document_ids": -1,
         "example_ids": -1,
     }
-    ints = {name: np.full(shape, fill.get(name, 0), np.int64) for name in _INTS}
-    labels = {head: np.full(shape, IGNORE, np.int64) for head in sorted({h for p in parts for h in p.labels})}
-    given = {name: np.zeros(shape, np.float32) for name in sorted({n for p in parts for n in p.given})}
+    labels: dict[str, Tensor] = {}
+    for head in sorted({head for part in parts for head in part.labels}):
+        values = [p.labels[head] if head in p.labels else np.full(len(p), IGNORE) for p in parts]
+        labels[head] = lay(joined(values), IGNORE)
+    given: dict[str, Tensor] = {}
+    for name in sorted({name for part in parts for name in part.given}):
+        values = [p.given[name] if name in p.given else np.zeros(len(p)) for p in parts]
+        given[name] = lay(joined(values, np.float32))
     first = next((p.features for p in parts if p.features is not None), None)
-    features = None if first is None else np.zeros(shape + first.shape[1:], first.dtype)
-    for r, row in enumerate(rows):
-        at = documents = 0
-        for i in row:
-            part, here = parts[i], (r, slice(at, at + len(parts[i])))
-            for name, array in ints.items():
-                array[here] = getattr(part, name)
-            ints["document_ids"][here] += documents
-            ints["example_ids"][here] = i
-            for head, values in part.labels.items():
-                labels[head][here] = values
-            for name, values in part.given.items():
-                given[name][here] = values
-            if features is not None and part.features is not None:
-                features[here] = part.features
-            at += len(part)
-            documents += int(part.document_ids.max()) + 1
+    features = None
+    if first is not None:
+        empty = first[:1] * 0
+        values = [empty.repeat(len(p), 0) if p.features is None else p.features for p in parts]
+        features = lay(joined(values, first.dtype))
     return Slots(
-        **{name: torch.from_numpy(array) for name, array in ints.items()},
-        features=None if features is None else torch.from_numpy(features),
-        labels={head: torch.from_numpy(array) for head, array in labels.items()},
-        given={name: torch.from_numpy(array) for name, array in given.items()},
-        layout=layout(ints["visible_at"], ints["sees_until"], ints["document_ids"]),
+        **{name: lay(flat, fill.get(name, 0)) for name, flat in ints.items()},
+        features=features,
+        labels=labels,
+        given=given,
+        layout=_layout(ints["visible_at"], ints["sees_until"], documents, used, shape[1]),
     )
 
 
-def layout(visible_at: Array, sees_until: Array, document_ids: Array) -> Layout:
-    """The ``Layout`` of rows [R, L]; documents must lie in one piece each (``collate`` lays them so)."""
-    real = document_ids >= 0
-    new = real.copy()
-    new[:, 1:] &= document_ids[:, 1:] != document_ids[:, :-1]
-    row, start = np.nonzero(new)
-    # A document ends where the next one of its row starts, the last one of a row where padding begins.
-    end = np.append(start[1:], 0)
-    last = np.append(row[1:] != row[:-1], True) if len(row) else np.zeros(0, bool)
-    end[last] = real.sum(1)[row[last]]
+def _layout(visible_at: Array, sees_until: Array, documents: Array, used: Array, width: int) -> Layout:
+    """The ``Layout`` of rows of ``used`` [R] slots each, given end to end without their padding [N].
+
+    Documents lie in one piece each.
+    """
+    ends = used.cumsum()
+    new = np.ones(len(documents), bool)
+    np.not_equal(documents[1:], documents[:-1], out=new[1:])
+    new[ends - used] = True
+    first = np.flatnonzero(new)
+    length = np.diff(first, append=len(documents))
+    row = np.searchsorted(ends, first, side="right")
     pattern: Pattern = "ranked"
-    if real.any():
-        grows = (visible_at[:, 1:] > visible_at[:, :-1]) | new[:, 1:] | ~real[:, 1:]
-        if visible_at[real].max() <= sees_until[real].min():
-            pattern = "bidirectional"
-        elif bool((visible_at == sees_until)[real].all() and grows.all()):
-            pattern = "causal"
-    documents = np.stack([row, start, end - start], axis=1)
-    single = len(row) == len(document_ids) and bool(real.all())
-    unseen = real & (visible_at == NEVER)
-    if not unseen.any():
-        return Layout(pattern, documents, single)
-    before = np.append(0, np.cumsum(unseen))
-    first = row * document_ids.shape[1] + start
-    return Layout(pattern, documents, single, end - start - (before[first + end - start] - before[first]))
+    if visible_at.max() <= sees_until.min():
+        pattern = "bidirectional"
+    elif np.array_equal(visible_at, sees_until) and (new[1:] | (visible_at[1:] > visible_at[:-1])).all():
+        pattern = "causal"
+    rows = np.stack([row, first - (ends - used)[row], length], axis=1)
+    single = len(first) == len(used) and int(used.min()) == width
+    unseen = visible_at == NEVER
+    seen = length - np.add.reduceat(unseen, first, dtype=np.int64) if unseen.any() else None
+    return Layout(pattern, rows, single, seen)

@@ -14,7 +14,7 @@ import numpy as np
 
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.objectives.base import Objective
-from plume.objectives.noise import check_shares, corrupt
+from plume.objectives.noise import check_shares, corrupt, swap
 from plume.slots import IGNORE, Example, Slots
 from plume.text.windows import Grain, Window
 from plume.vocabulary import Vocabulary
@@ -90,25 +90,23 @@ class MaskedLM(Objective[Window]):
         open_slots = np.flatnonzero(~source.special)
         if not len(open_slots):
             return open_slots
-        units = source.units(self.unit)[open_slots]
-        begins = np.ones(len(units), bool)
-        begins[1:] = units[1:] != units[:-1]
-        unit: Array = np.cumsum(begins) - 1
-        sizes: Array = np.bincount(unit)
+        unit: Array = source.begins(self.unit)[open_slots].cumsum() - 1
+        count = int(unit[-1]) + 1
         if self.selection == "bernoulli":
-            return open_slots[(rng.random(len(sizes)) < self.noise_density)[unit]]
+            return open_slots[(rng.random(count) < self.noise_density)[unit]]
         budget = max(1, round(len(source.ids) * self.noise_density))
         if self.max_predictions is not None:
             budget = min(budget, self.max_predictions)
-        order = rng.permutation(len(sizes))
-        taken = np.zeros(len(sizes), bool)
-        if sizes.max() == 1:
+        order = rng.permutation(count)
+        taken = np.zeros(count, bool)
+        if count == len(unit):  # every unit is one token
             taken[order[:budget]] = True
-        else:
-            for u in order:
-                if sizes[u] <= budget:
-                    taken[u] = True
-                    budget -= int(sizes[u])
+            return open_slots[taken]
+        sizes = np.bincount(unit).tolist()
+        for u in order.tolist():
+            if sizes[u] <= budget:
+                taken[u] = True
+                budget -= sizes[u]
         return open_slots[taken[unit]]
 
     def _independent(
@@ -119,17 +117,17 @@ class MaskedLM(Objective[Window]):
         A unit is chosen by its first token's number, which, being below ``noise_density`` then, decides what becomes
         of that token too; the others' decide of them.
         """
-        length = len(source)
-        uniform, units = rng.random(length), source.units(self.unit)
-        first = np.ones(length, bool)
-        first[1:] = units[1:] != units[:-1]
-        chosen = (uniform[first] <= self.noise_density)[np.cumsum(first) - 1] & ~source.special
-        scaled = uniform / np.where(first, self.noise_density, 1.0)
+        uniform, first = rng.random(len(source)), source.begins(self.unit)
+        taken = (uniform[first] <= self.noise_density)[first.cumsum() - 1]
+        chosen = np.flatnonzero(taken & ~source.special)
+        scaled = uniform[chosen]
+        scaled[first[chosen]] /= self.noise_density
         not_masked = 1 - self.mask_share
-        swapped = chosen & (scaled <= not_masked) & (scaled > not_masked - self.random_share)
-        ids = np.where(chosen & (scaled > not_masked), vocab.require("mask"), source.ids)
-        ids[swapped] = rng.integers(vocab.size, size=int(swapped.sum()))
-        return np.flatnonzero(chosen), ids
+        masked, kept = scaled > not_masked, scaled <= not_masked - self.random_share
+        ids = source.ids.copy()
+        ids[chosen[masked]] = vocab.require("mask")
+        swap(ids, chosen[~(masked | kept)], vocab, rng)
+        return chosen, ids
 
     def _rounded(self, source: Window, vocab: Vocabulary, rng: np.random.Generator) -> tuple[Array, Array]:
         """The chosen slots, ascending, and the ids with the noise in them: fairseq's draws in their order."""

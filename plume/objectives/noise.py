@@ -27,10 +27,16 @@ def corrupt(
     """
     ids = ids.copy()
     draw = rng.random(len(chosen))
-    ids[chosen[draw < mask_share]] = vocab.require("mask")
-    swapped = chosen[(draw >= mask_share) & (draw < mask_share + random_share)]
-    ids[swapped] = rng.integers(vocab.size, size=len(swapped))
+    masked, kept = draw < mask_share, draw >= mask_share + random_share
+    ids[chosen[masked]] = vocab.require("mask")
+    swap(ids, chosen[~(masked | kept)], vocab, rng)
     return ids
+
+
+def swap(ids: Array, slots: Array, vocab: Vocabulary, rng: np.random.Generator) -> None:
+    """Put a uniform draw over the whole vocabulary into each of ``slots`` of ids [T], in place."""
+    if len(slots):  # often none: a text of 40 tokens has one in two
+        ids[slots] = rng.integers(vocab.size, size=len(slots))
 
 
 def check_shares(mask_share: float, random_share: float) -> None:

@@ -7,8 +7,10 @@ Who sees whom is then the order and nothing else.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +80,8 @@ class PermutedLM(Objective[Window]):
         count = len(targets)
         labels = np.concatenate([np.full(length, IGNORE), source.ids[targets]])
         types = np.concatenate([source.token_type_ids, source.token_type_ids[targets]])
-        remembered = np.concatenate([np.arange(length) < advance, np.zeros(count, bool)]).astype(np.float32)
+        remembered = np.zeros(length + count, np.float32)
+        remembered[:advance] = 1
         return Example(
             Slots.permuted(
                 source.ids,
@@ -97,24 +100,27 @@ class PermutedLM(Objective[Window]):
 
     def choose(self, begins: Array, may: Array, goal: int, rng: np.random.Generator) -> Array:
         """Which tokens are asked for, bool [T]. begins: where a word begins; may: what may be chosen."""
-        edges = np.cumsum(1 / np.arange(1, self.max_span_length + 1))
-        chosen = np.zeros(len(begins), bool)
-        at = 0
-        while at < len(begins) and (left := goal - int(chosen.sum())) > 0:
-            size = min(1 + int(np.searchsorted(edges, rng.random() * edges[-1], side="right")), left)
+        edges = list(accumulate(1 / n for n in range(1, self.max_span_length + 1)))
+        # Plain lists: a few dozen looks at single tokens, each of which numpy would make a call of.
+        first_of_word, open_slots, length = begins.tolist(), may.tolist(), len(begins)
+        chosen = np.zeros(length, bool)
+        at, left = 0, goal
+        while at < length and left > 0:
+            size = min(1 + bisect_right(edges, rng.random() * edges[-1]), left)
             context = max(1, round(size / self.noise_density))
             before = int(rng.integers(context))
             first = at + before
-            while first < len(begins) and not begins[first]:
+            while first < length and not first_of_word[first]:
                 first += 1
             end = first + size
-            if end >= len(begins):
+            if end >= length:
                 break
             chosen[first:end] = may[first:end]
+            left -= sum(open_slots[first:end])
             at = end + context - before
-        rest = np.flatnonzero(may & ~chosen)
-        left = min(goal - int(chosen.sum()), len(rest))
-        chosen[rng.choice(rest, size=left, replace=False)] = True
+        if left > 0:
+            rest = np.flatnonzero(may & ~chosen)
+            chosen[rng.choice(rest, size=min(left, len(rest)), replace=False)] = True
         return chosen
 
     def heads(self, backbone: Backbone, vocab: Vocabulary) -> dict[str, Head]:

@@ -134,11 +134,11 @@ class Cloze(Objective[Window]):
         """How many slots the prefix has; 0 where the mask has none, ``None`` where there is nothing to part."""
         if self.mode != "seq2seq":
             return 0
-        second = np.flatnonzero(source.token_type_ids > 0)
-        if len(second):
-            return int(second[0])
+        second = source.token_type_ids > 0
+        if second.any():
+            return int(second.argmax())
         text = np.flatnonzero(~source.special)
-        return int(rng.choice(text[1:])) if len(text) > 1 else None
+        return int(text[1 + rng.integers(len(text) - 1)]) if len(text) > 1 else None
 
     def _choose(
         self, source: Window, prefix: int, vocab: Vocabulary, rng: np.random.Generator

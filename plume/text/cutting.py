@@ -50,22 +50,24 @@ class Stream:
     def size(self) -> int:
         return self.tokens.num_tokens + self.tokens.num_documents
 
-    def document(self, place: int) -> int:
-        """The document that ``place`` lies in; its eos belongs to it."""
+    def document(self, place: int, after: int = 0, before: int | None = None) -> int:
+        """The document that ``place`` lies in, one from ``after`` to ``before``; its eos belongs to it."""
         starts = self.tokens.documents
-        return bisect_right(range(len(starts) - 1), place, key=lambda d: int(starts[d]) + d) - 1
+        documents = range(len(starts) - 1)
+        return bisect_right(documents, place, after, before, key=lambda d: int(starts[d]) + d) - 1
 
     def read(self, first: int, length: int) -> Window:
-        before, last = self.document(first), self.document(first + length - 1)
-        ends = np.asarray(self.tokens.documents[before + 1 : last + 2]) + np.arange(before, last + 1) - first
-        special = np.zeros(length, bool)
-        special[ends[ends < length]] = True
-        text = slice(first - before, first - before + length - int(special.sum()))
-        ids = np.full(length, self.eos, np.int64)
-        ids[~special] = self.tokens.ids[text]
-        marks = np.zeros(length, np.uint8)
-        marks[~special] = self.tokens.marks[text]
-        return Window(ids, marks, special, np.zeros(length, np.int64))
+        before = self.document(first)
+        # No document is shorter than its eos.
+        last = self.document(first + length - 1, before, min(before + length, self.tokens.num_documents))
+        ends = self.tokens.documents[before + 1 : last + 2] + np.arange(before - first, last + 1 - first)
+        ends = ends[: np.searchsorted(ends, length)]
+        text = np.ones(length, bool)
+        text[ends] = False
+        here = slice(first - before, first - before + length - len(ends))
+        ids, marks = np.full(length, self.eos), np.zeros(length, np.uint8)
+        ids[text], marks[text] = self.tokens.ids[here], self.tokens.marks[here]
+        return Window(ids, marks, ~text, np.zeros(length, np.int64))
 
 
 @dataclass(frozen=True)
@@ -166,22 +168,22 @@ class PairRows:
         room = len(here) - self.advance
         # Sentences that begin in the second half, after its first token: A ends before one of them.
         ends = np.flatnonzero(here.marks[self.advance + 1 :] & SENTENCE) + 1
-        split = int(draw.choice(ends)) if len(ends) else (room + 1) // 2
+        split = int(ends[draw.integers(len(ends))]) if len(ends) else (room + 1) // 2
         random = not len(ends) or draw.random() < 0.5
-        size = room - split
-        second = here.stretch(self.advance + split, len(here))
+        size, first = room - split, self.advance + split
+        second, at = here, first
         if random:
-            second = self.rows.stream.read(self._sentence(draw, size), size)
-        sep, cls = _single(self.sep), _single(self.cls)
-        parts = [here.stretch(0, self.advance + split), sep, second, sep, cls]
-        types = np.repeat([0, 0, 1, 1, 2], [len(part) for part in parts])
-        return Window(
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([part.marks for part in parts]),
-            np.concatenate([part.special for part in parts]),
-            types,
-            {"next_sentence": int(random), ADVANCE: self.advance},
-        )
+            second, at = self.rows.stream.read(self._sentence(draw, size), size), 0
+        length = len(here) + 3
+        ids, marks = np.full(length, self.sep), np.zeros(length, np.uint8)
+        special, types = np.ones(length, bool), np.zeros(length, np.int64)
+        for part, a, b, to in ((here, 0, first, 0), (second, at, at + size, first + 1)):
+            goes = slice(to, to + b - a)
+            ids[goes], marks[goes], special[goes] = part.ids[a:b], part.marks[a:b], part.special[a:b]
+        ids[-1] = self.cls
+        types[first + 1 :] = 1
+        types[-1] = 2
+        return Window(ids, marks, special, types, {"next_sentence": int(random), ADVANCE: self.advance})
 
     def _sentence(self, draw: np.random.Generator, size: int) -> int:
         """Where to read ``size`` tokens: at a random place, or where the sentence around it begins, if that is near."""
@@ -196,10 +198,6 @@ class PairRows:
 
     def starts(self, index: int) -> bool:
         return self.rows.starts(index)
-
-
-def _single(token: int) -> Window:
-    return Window(np.array([token]), np.zeros(1, np.uint8), np.ones(1, bool), np.zeros(1, np.int64))
 
 
 def framed(

@@ -36,8 +36,8 @@ class Window:
 
     def parts(self) -> list[Ints]:
         """The ids of each column of the row that this window holds: a source and its target, or one text alone."""
-        starts = np.flatnonzero(self.marks & PART)
-        return np.split(self.ids, starts) if len(starts) else [self.ids]
+        later = self.marks & PART
+        return np.split(self.ids, np.flatnonzero(later)) if later.any() else [self.ids]
 
     def stretch(self, first: int, end: int) -> Window:
         """Its tokens from ``first`` to before ``end``, as far as there are any."""
@@ -50,21 +50,26 @@ class Window:
             token_type_ids=self.token_type_ids[cut],
         )
 
-    def units(self, grain: Grain) -> Ints:
-        """The group number of each token [T], ascending: tokens of one word (phrase, entity) share it.
+    def begins(self, grain: Grain) -> Bools:
+        """Where a word (phrase, entity) begins, bool [T].
 
-        A special token is a group of its own; so is the rest of a word whose beginning was cut off.
+        A special token is a unit of its own; so is the rest of a word whose beginning was cut off.
 
         Raises:
             UserError: no phrase or entity is marked here, because the text was stored without them.
         """
         if grain == "token":
-            return np.arange(len(self.ids))
-        if grain != "word" and not (self.marks & FLAGS[grain]).any():
+            return np.ones(len(self.ids), bool)
+        begins = self.marks & FLAGS[grain] != 0
+        if grain != "word" and not begins.any():
             raise UserError(
                 f"the token store knows no {grain} boundaries, which objective.unit={grain} needs: use token or word"
             )
-        begins = (self.marks & FLAGS[grain] != 0) | self.special
+        begins |= self.special
         begins[1:] |= self.special[:-1]
         begins[:1] = True
-        return np.cumsum(begins) - 1
+        return begins
+
+    def units(self, grain: Grain) -> Ints:
+        """The number of each token's unit [T], ascending: tokens of one word (phrase, entity) share it (``begins``)."""
+        return self.begins(grain).cumsum() - 1

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import queue
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class Epochs(Generic[T]):
                     "this text gives no example at all: bring more text or shorten windows.length"
                 )
             self._ends.append(size + (self._ends[-1] if self._ends else 0))
-        epoch = int(np.searchsorted(self._ends, sample, side="right"))
+        epoch = bisect_right(self._ends, sample)
         return epoch, sample - (self._ends[epoch - 1] if epoch else 0)
 
 
