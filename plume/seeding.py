@@ -23,7 +23,8 @@ def key(seed: int, stream: str, *numbers: int) -> int:
 
 def rng(seed: int, stream: str, *numbers: int) -> np.random.Generator:
     """A numpy generator of its own for one decision, for example ``rng(seed, "noise", epoch, index)``."""
-    return np.random.Generator(np.random.Philox(_Key(key(seed, stream, *numbers))))
+    known: Any = _Key(key(seed, stream, *numbers))  # numpy's types know no seeds but its own
+    return np.random.Generator(np.random.Philox(known))
 
 
 class _Key(ISeedSequence):

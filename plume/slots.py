@@ -292,7 +292,10 @@ def collate(
     decoders = [e.decoder_inputs for e in examples if e.decoder_inputs is not None]
     if decoders and len(decoders) != len(examples):
         raise ValueError("either all examples of a batch have decoder inputs or none has")
-    lengths = [(len(e.inputs), len(e.decoder_inputs) if e.decoder_inputs else 0) for e in examples]
+    lengths = [
+        (len(e.inputs.input_ids), 0 if e.decoder_inputs is None else len(e.decoder_inputs.input_ids))
+        for e in examples
+    ]
     capacity = (max(a for a, _ in lengths), max(b for _, b in lengths))
     rows = pack(lengths, capacity) if packed else [[i] for i in range(len(examples))]
     inputs = _stack([e.inputs for e in examples], rows, pad_id)
@@ -316,7 +319,7 @@ def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id:
     """Each field is put together end to end and then laid into all rows at once: a call a field, not one an example."""
     numbers = [i for row in rows for i in row]
     parts = [parts[i] for i in numbers]
-    sizes = np.array([len(part) for part in parts])
+    sizes = np.array([len(part.input_ids) for part in parts])
     each = np.array([len(row) for row in rows])  # examples a row
     begins = each.cumsum() - each
     used = np.add.reduceat(sizes, begins)

@@ -87,11 +87,13 @@ class MaskedLM(Objective[Window]):
 
     def choose(self, source: Window, rng: np.random.Generator) -> Array:
         """The chosen slots, ascending. Units are chosen whole; specials never."""
-        open_slots = np.flatnonzero(~source.special)
+        open_slots: Array = (~source.special).nonzero()[0]
         if not len(open_slots):
             return open_slots
-        unit: Array = source.begins(self.unit)[open_slots].cumsum() - 1
-        count = int(unit[-1]) + 1
+        unit, count = np.arange(len(open_slots)), len(open_slots)
+        if self.unit != "token":
+            unit = source.begins(self.unit)[open_slots].cumsum() - 1
+            count = int(unit[-1]) + 1
         if self.selection == "bernoulli":
             return open_slots[(rng.random(count) < self.noise_density)[unit]]
         budget = max(1, round(len(source.ids) * self.noise_density))

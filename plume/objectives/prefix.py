@@ -223,7 +223,7 @@ def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Gene
     # Plain lists: a dozen looks at single slots, each of which numpy would make a call of.
     free, total = open_slots.tolist(), 0
     found: list[range] = []
-    starts = rng.permutation(np.flatnonzero(open_slots)).tolist()
+    starts = rng.permutation(open_slots.nonzero()[0]).tolist()
     for single in (False, True):  # what no longer run fits into is filled one by one
         length = 0
         for start in starts:
@@ -251,7 +251,8 @@ def _pair(texts: Sequence[Array], vocab: Vocabulary) -> Window:
 
 
 def _slots(mode: Mode, ids: Array, prefix: int, second: Array, labels: dict[str, Array]) -> Slots[Array]:
-    types = np.where(second, *SEGMENTS[mode][::-1])
+    first, later = SEGMENTS[mode]
+    types = first + (later - first) * second
     if mode == "bidirectional":
         return Slots.bidirectional(ids, token_type_ids=types, labels=labels)
     if mode == "right_to_left":

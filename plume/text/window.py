@@ -60,7 +60,7 @@ class Window:
         """
         if grain == "token":
             return np.ones(len(self.ids), bool)
-        begins = self.marks & FLAGS[grain] != 0
+        begins: Bools = self.marks & FLAGS[grain] != 0
         if grain != "word" and not begins.any():
             raise UserError(
                 f"the token store knows no {grain} boundaries, which objective.unit={grain} needs: use token or word"
