@@ -135,9 +135,10 @@ class WordsEncoder:
         self._table.number(codepoints("".join(ids)), ends - lengths, ends)
 
     def __call__(self, texts: Sequence[str], *, segmented: bool = False) -> Flat:
-        text, starts, ends = word_spans(texts, lowercase=self._lowercase)
+        text, starts, ends = word_spans(texts)
+        lengths, sentences = _divided(texts, text, starts)  # where capitals tell
+        text = _lower(text) if self._lowercase else text
         ids = self._ids[self._table.known(codepoints(text), starts, ends)]
-        lengths, sentences = _divided(texts, text, starts)
         if self._spelled and (strange := np.flatnonzero(ids == self._unknown)).size:
             places = zip(starts[strange].tolist(), ends[strange].tolist(), strict=True)
             return self._spell(ids, strange, [text[a:b] for a, b in places], lengths, sentences)

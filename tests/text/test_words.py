@@ -93,6 +93,19 @@ def test_encoded_decoded_saved_loaded_published(tokenizer: Tokenizer, tmp_path: 
     assert read.kind == "words" and read.encode(TEXTS[0]).tolist() == tokenizer.encode(TEXTS[0]).tolist()
 
 
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(UNICODE | st.sampled_from(TEXTS), min_size=1, max_size=4), lowercase=st.booleans())
+def test_encoded_words_are_those_that_are_cut(texts: list[str], lowercase: bool) -> None:
+    """Sentences begin where they do in the text as it stands, not in small letters."""
+    pieces = Words(vocab_size=60, lowercase=lowercase).train([*TEXTS, "ab 北京 c"])
+    found, wanted = pieces.encode_flat(texts), cut(texts, lowercase=lowercase)
+    known = {piece: n for n, piece in enumerate(pieces._pieces)}
+    assert found.ids.tolist() == [known.get(word, pieces.vocabulary.unk) for word in wanted.words]
+    assert found.lengths.tolist() == wanted.lengths.tolist()
+    assert np.flatnonzero(found.marks & SENTENCE).tolist() == wanted.sentences.tolist()
+    assert (found.marks & WORD == WORD).all()
+
+
 def test_what_cannot_be_a_vocabulary_is_one_sentence() -> None:
     with pytest.raises(UserError, match="no text to train"):
         Words().train([" ", "\n"])
