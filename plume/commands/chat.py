@@ -26,7 +26,8 @@ def command(
     trust_code: TrustCode = False,
     json: Json = False,
 ) -> None:
-    """Write with a model, line by line. It goes on from all that was written so far, up to what it can read.
+    """Write with a model, line by line. It goes on from all that was written so far, up to what it can read; one that
+    answers texts (a translator, a model trained on tasks) answers each line by itself.
 
     A line /new forgets what was written, an empty one lets the model go on, /quit or the end of input ends.
 
@@ -51,7 +52,9 @@ def command(
     loaded.language_model  # noqa: B018 - says at once if it cannot write
     typed = sys.stdin.isatty()
     if typed:
-        note(f"{loaded.name} goes on from what you write. /new forgets, /quit ends.")
+        goes_on = loaded.answers.goes_on
+        does = "goes on from what you write. /new forgets," if goes_on else "answers each line by itself."
+        note(f"{loaded.name} {does} /quit ends.")
     turns = chat(
         loaded,
         lambda: _line(typed),
@@ -87,7 +90,12 @@ def chat(
         if line.strip() == "/new":
             before = ""
             continue
-        before += line if not before or not line else f"\n{line}"
+        if not run.answers.goes_on:
+            if not line.strip():
+                continue  # there is nothing to answer
+            before = line
+        else:
+            before += line if not before or not line else f"\n{line}"
         decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop=("\n",),
                             seed=seed + len(turns), overflow="slide")  # fmt: skip
         answer = ""

@@ -84,8 +84,11 @@ def on_the_spot(recipe: Pretraining | Adaptation, texts: Sequence[Row]) -> Token
     if isinstance(recipe, Adaptation):
         raise UserError("this configuration has no tokenizer beside it: name the run folder")
     kind: Any = recipe.tokenizer
-    if "vocab_size" in {f.name for f in dataclasses.fields(kind)}:
+    known = {f.name for f in dataclasses.fields(kind)}
+    if "vocab_size" in known:
         kind = dataclasses.replace(kind, vocab_size=min(kind.vocab_size, 2_000))
+    if "min_count" in known:  # hardly a word of a small text comes twice
+        kind = dataclasses.replace(kind, min_count=1)
     # Of so little text a tokenizer would make tokens of whole Chinese sentences: it gets the characters alone.
     columns = [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
     trained: Tokenizer = kind.train([part for text in columns for part in apart(text)])

@@ -159,7 +159,7 @@ def command(
         tasks=tasks, text_column=text_column, accept_changes=accept_changes, trust_code=trust_code,
     )  # fmt: skip
     result = summary(run)
-    tell(result, _lines(result), as_json=json)
+    tell(result, lines_of(result), as_json=json)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -174,6 +174,8 @@ def summary(run: Run) -> dict[str, Any]:
         rows = list(history(folder.metrics, split)) if folder.metrics.is_file() else []
         if rows:
             result[f"{split}_loss"] = rows[-1]["loss"]
+            if len(losses := rows[-1].get("losses", {})) > 1:
+                result[f"{split}_losses"] = losses
             if "tasks" in rows[-1]:
                 result["task_losses"] = rows[-1]["tasks"]
             result["tokens"] = max(result.get("tokens", 0), rows[-1]["tokens"])
@@ -185,10 +187,14 @@ def summary(run: Run) -> dict[str, Any]:
     return result
 
 
-def _lines(result: dict[str, Any]) -> str:
+def lines_of(result: dict[str, Any]) -> str:
+    """``summary`` as a table."""
     lines = {"run": f"{result['run']}, step {result['step']:,}"}
     names = {"train_loss": "training loss", "dev_loss": "held-out loss"}
-    lines |= {label: f"{result[key]:.4f} nats" for key, label in names.items() if key in result}
+    for key, label in names.items():
+        if key in result:
+            heads = ", ".join(f"{name} {loss:.4f}" for name, loss in result.get(f"{key}es", {}).items())
+            lines[label] = f"{result[key]:.4f} nats" + (f" ({heads})" if heads else "")
     lines |= {f"  {name}": f"{loss:.4f} nats" for name, loss in result.get("task_losses", {}).items()}
     before, after = (result.get("continued", {}).get(when, {}) for when in ("before", "after"))
     for key, label in (("domain", "loss on this text"), ("general", "loss on general text")):

@@ -83,6 +83,8 @@ _ENGLISH = {
         "in {swapped}, the right one in {kept}, so that the model never knows whom to trust."
     ),
     "head.context_word": "{n} of {all} slots are asked: each reads one neighbour and must say the word in the middle.",
+    "head.context_word.some": "{n} of {all} slots are asked: each reads the mean of one word's neighbours and must say "
+    "that word.",
     "head.permuted_token": "{n} query slots are asked, each for the token at its position.",
     "head.next_sentence": "Slot 0 is also asked whether the second segment follows the first: here {answer}.",
     "head.replaced": "{n} of {all} slots are asked whether their token was replaced.",
@@ -200,6 +202,7 @@ _CHINESE = {
         "{kept} 个保持原样，所以模型永远不知道该相信谁。"
     ),
     "head.context_word": "{all} 个位置中有 {n} 个要回答：各自看到一个邻词，要说出中间的词。",
+    "head.context_word.some": "{all} 个位置中有 {n} 个要回答：各自看到一个词的所有邻词的平均，要说出这个词。",
     "head.permuted_token": "有 {n} 个查询位置，各自要答出所指位置上的词元。",
     "head.next_sentence": "位置 0 还要回答：第二段在原文中是否紧接第一段。这里{answer}。",
     "head.replaced": "{all} 个位置中有 {n} 个要回答：自己的词元是否被替换过。",

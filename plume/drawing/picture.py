@@ -288,6 +288,8 @@ def _says(slots: Slots[Array], stack: Stack, language: Language) -> list[str]:
     for head, labels in slots.labels.items():
         asked = labels[labels != IGNORE]
         known = head if has_phrase(f"head.{head}") else "other"
+        if len(asked) < total and has_phrase(f"head.{known}.some"):
+            known = f"{known}.some"
         answer = f"{head}.{int(asked[0])}" if len(asked) == 1 else ""
         says.append(
             phrase(

@@ -39,6 +39,11 @@ class Objective(ABC, Generic[Source]):
         """Whether every loss is the negative log-likelihood of its labels, so that guessing them compares with it."""
         return True
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether what it writes goes on from all it is given; else it answers that (a translation), line by line."""
+        return True
+
     def window_length(self, length: int) -> int:
         """Tokens to read so that an example fills ``length`` slots."""
         return length

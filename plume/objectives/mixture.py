@@ -130,6 +130,10 @@ class Mixture(Objective[Any]):
     def ask_next(self, ids: Array, vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.members[self.asks].ask_next(ids, vocab)
 
+    @property
+    def goes_on(self) -> bool:
+        return self.members[self.asks].goes_on
+
     def prompt(self, ids: Array, vocab: Vocabulary) -> Example[Array] | None:
         return self.members[self.asks].prompt(ids, vocab)
 

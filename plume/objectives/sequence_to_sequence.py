@@ -41,6 +41,10 @@ class SequenceToSequence(Objective[Window]):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
 
+    @property
+    def goes_on(self) -> bool:
+        return False
+
     def window_length(self, length: int) -> int:
         return max(1, length - 1 - self.bos)
 

@@ -61,7 +61,19 @@ class Line(NamedTuple):
     size: int
 
 
+class Found(NamedTuple):
+    """What lies under some paths: what is read, and the files of other endings that are passed over."""
+
+    sources: list[SourceFile]
+    others: list[Path]
+
+
 def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
+    """The files to read under ``paths``: see ``look``."""
+    return look(paths).sources
+
+
+def look(paths: Path | str | Sequence[Path | str]) -> Found:
     """The files under ``paths``, folders in the order of their names; hidden files are left out.
 
     A file named outright that has another ending is read as plain text; inside a folder it is passed over.
@@ -71,7 +83,7 @@ def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
     """
     roots = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
     found: list[SourceFile] = []
-    others: set[str] = set()
+    others: list[Path] = []
     for root in roots:
         if root.is_dir():
             inside = sorted((p.relative_to(root) for p in root.rglob("*")), key=lambda p: p.as_posix())
@@ -81,20 +93,37 @@ def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
                 if source := _source(root / path, path.as_posix()):
                     found.append(source)
                 else:
-                    others.add(path.suffix or "no ending")
+                    others.append(root / path)
         elif root.is_file():
             found.append(_source(root, root.name) or SourceFile(root, root.name, "text", ""))
         else:
             raise UserError(f"{root} does not exist: give a file, or a folder with files, of text")
     if not found:
         where = ", ".join(str(r) for r in roots) or "an empty list of paths"
-        seen = f" (there are files ending in {', '.join(sorted(others))})" if others else " (it is empty)"
+        endings = ", ".join(sorted({path.suffix or "no ending" for path in others}))
+        seen = f" (there are files ending in {endings})" if others else " (it is empty)"
         kinds = " ".join(FORMATS)
         raise UserError(
             f"{where} holds no text to read{seen}: put files there that end in {kinds}, plain or .gz or .zst"
         )
     names = Counter(source.name for source in found)
-    return [s if names[s.name] == 1 else replace(s, name=s.path.as_posix()) for s in found]
+    return Found(
+        [s if names[s.name] == 1 else replace(s, name=s.path.as_posix()) for s in found],
+        others,
+    )
+
+
+def passed_over(others: Sequence[Path], most: int = 3) -> str:
+    """A sentence about files that are not read.
+
+    >>> passed_over([Path("a/notes.docx"), Path("a/scan.pdf")])
+    'passed over 2 files whose endings are none of a text: a/notes.docx, a/scan.pdf'
+    """
+    some = ", ".join(map(str, others[:most])) + (
+        f" and {len(others) - most} more" if len(others) > most else ""
+    )
+    count = "1 file whose ending is" if len(others) == 1 else f"{len(others):,} files whose endings are"
+    return f"passed over {count} none of a text: {some}"
 
 
 def _source(path: Path, name: str) -> SourceFile | None:

@@ -149,6 +149,17 @@ class TokenStore:
             arrays[kind] = np.asarray(np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r"))
         return Tokens(arrays["ids"], arrays["marks"], arrays["documents"], int(entry["bytes"]), name)
 
+    def told(self) -> str:
+        """What was read, as a sentence: documents and tokens of each split, and what was left out."""
+        splits = self.index["splits"]
+        parts = (
+            f"{name} {splits[name]['documents']:,} documents ({splits[name]['tokens']:,} tokens)"
+            for name in SPLITS
+        )
+        reasons = self.index["card"]["left_out"]
+        left = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        return f"the text: {', '.join(parts)}" + (f"; left out: {left}" if left else "")
+
     def verify(self) -> None:
         """Read everything and compare it with what was written.
 

@@ -76,10 +76,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Windows(ABC):
-    """A way of cutting. ``carries``: row r of a batch goes on where row r of the batch before stopped."""
+    """A way of cutting.
+
+    ``carries``: row r of a batch goes on where row r of the batch before stopped. ``fills``: a window holds as much
+    text as has room, and not one sentence or one row of a table.
+    """
 
     length: int
     carries: ClassVar[bool] = False
+    fills: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -112,7 +117,7 @@ class PackedStream(Windows):
         stream, step = Stream(tokens, vocab.require("eos")), _step(self.length, length)
         spare = stream.size - length
         if spare < 0:
-            raise _too_short(tokens, stream.size, length)
+            raise too_short(tokens, stream.size, length)
         offset = reading.offset(min(step - 1, spare))
         count = (stream.size - offset - length) // step + 1
         return reading.shuffled(count, lambda n: stream.read(offset + n * step, length))
@@ -130,7 +135,7 @@ class Sequential(Windows):
         shared = length - step  # 1 where the last token is only a label
         spare = stream.size - shared - batch_size * step
         if spare < 0:
-            raise _too_short(tokens, stream.size, batch_size * step + shared, rows=batch_size)
+            raise too_short(tokens, stream.size, batch_size * step + shared, rows=batch_size)
         offset = reading.offset(min(step - 1, spare))
         row = (stream.size - offset - shared) // batch_size
         return Rows(stream, batch_size, row // step, offset, row, step, length)
@@ -154,7 +159,7 @@ class SentenceStream(Windows):
         total = int(asked[-1])
         spare = total - batch_size * length
         if spare < 0:
-            raise _too_short(tokens, total, batch_size * length, rows=batch_size)
+            raise too_short(tokens, total, batch_size * length, rows=batch_size)
         offset = reading.offset(min(length - 1, spare))
         row = (total - offset) // batch_size
         marks = vocab.require("bos"), vocab.require("eos")
@@ -178,7 +183,7 @@ class FullSentences(Windows):
                 f"full sentences need windows.length of at least 3 ([CLS], a token, [SEP]), not {length}"
             )
         if not tokens.num_tokens:
-            raise _too_short(tokens, 0, 1)
+            raise too_short(tokens, 0, 1)
         cls, sep = vocab.require("cls"), vocab.require("sep")
         cuts = fill(tokens, length - 2, self.cross_documents)
 
@@ -198,12 +203,13 @@ class Sentences(Windows):
     They come in the order of the text, so that thousands can be read at once, or ``shuffled`` anew each epoch.
     """
 
+    fills: ClassVar[bool] = False
     shuffled: bool = False
 
     def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
         length = reading.length
         if not tokens.num_tokens:
-            raise _too_short(tokens, 0, 1)
+            raise too_short(tokens, 0, 1)
         inside = Stretches(tokens, sentence_cuts(tokens, length))
         return reading.shuffled(len(inside), inside.__getitem__) if self.shuffled else inside
 
@@ -234,7 +240,7 @@ class SegmentPairs(Windows):
                 f"segment pairs need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
             )
         if not tokens.num_tokens:
-            raise _too_short(tokens, 0, 2)
+            raise too_short(tokens, 0, 2)
         cls, sep = vocab.require("cls"), vocab.require("sep")
 
         def pairs(
@@ -277,7 +283,7 @@ class FollowingSegments(Windows):
                 f"two segments need windows.length of at least 5 ([CLS] A [SEP] B [SEP]), not {length}"
             )
         if not tokens.num_tokens:
-            raise _too_short(tokens, 0, 1)
+            raise too_short(tokens, 0, 1)
         cls, sep = vocab.require("cls"), vocab.require("sep")
 
         def pairs(
@@ -306,6 +312,7 @@ class TextPairs(Windows):
     not the translation of half a sentence); ``"cut"`` takes what fits of both (summaries, T5).
     """
 
+    fills: ClassVar[bool] = False
     source: str = "source"
     target: str = "target"
     overlong: Literal["drop", "cut"] = "drop"
@@ -322,7 +329,7 @@ class TextPairs(Windows):
     def plan(self, tokens: Tokens, vocab: Vocabulary, reading: Reading) -> Plan:
         length = reading.length
         if not tokens.num_tokens:
-            raise _too_short(tokens, 0, 1)
+            raise too_short(tokens, 0, 1)
 
         def window(number: int) -> Window:
             first, end = tokens.documents[number : number + 2].tolist()
@@ -364,7 +371,7 @@ class CarriedPairs(Windows):
         stream = Stream(tokens, vocab.require("eos"))
         spare = stream.size - room - batch_size * advance
         if spare < 0:
-            raise _too_short(tokens, stream.size, batch_size * advance + room, rows=batch_size)
+            raise too_short(tokens, stream.size, batch_size * advance + room, rows=batch_size)
         offset = reading.offset(min(advance - 1, spare))
         row = (stream.size - offset - room) // batch_size
         inner = Rows(stream, batch_size, row // advance, offset, row, advance, advance + room)
@@ -378,7 +385,8 @@ def _step(length: int, read: int) -> int:
     return length if read == length + 1 else read
 
 
-def _too_short(tokens: Tokens, have: int, need: int, *, rows: int = 1) -> UserError:
+def too_short(tokens: Tokens, have: int, need: int, *, rows: int = 1) -> UserError:
+    """What to say of a text that has less than is read at once."""
     what = f"{rows} rows of one window need" if rows > 1 else "a window needs"
     fewer = (
         ", shorten windows.length or lower training.batch_size" if rows > 1 else " or shorten windows.length"

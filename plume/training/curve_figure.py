@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WORDS = {
     "en": {
         "next_token": "Loss of the next token", "masked_token": "Loss of the masked tokens",
+        "replaced": "Loss of original or replaced (0.69: guessing)",
         "next_sentence": "Loss of the next sentence", "loss": "Loss", "nats": "nats/token", "each": "nats/label",
         "bits": "bits/byte", "heldout": "held-out text", "train": "training text", "uniform": "uniform",
         "unigram": "unigram", "bigram": "bigram", "trigram": "trigram", "kneser_ney5": "Kneser-Ney 5-gram",
@@ -47,6 +48,7 @@ WORDS = {
     },
     "zh": {
         "next_token": "预测下一个词元的损失", "masked_token": "预测被遮词元的损失", "next_sentence": "下一句判断的损失",
+        "replaced": "原词与替换词判别的损失（0.69：随机猜测）",
         "loss": "损失", "nats": "纳特/词元", "each": "纳特/标签", "bits": "比特/字节", "heldout": "留出文本",
         "train": "训练文本", "uniform": "均匀分布", "unigram": "一元模型", "bigram": "二元模型",
         "trigram": "三元模型", "kneser_ney5": "五元 Kneser-Ney", "tokens": "已读训练词元数", "step": "步",

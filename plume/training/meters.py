@@ -107,6 +107,24 @@ class Point:
     flops: float
     time: float
     loss: float
+    parts: str = ""
+
+
+def parts_of(losses: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """What a loss of several heads is the sum of: each one's own mean, by which it can be judged, and its weight.
+
+    >>> parts_of({"masked_token": 9.01, "replaced": 0.5213}, {"replaced": 50.0})
+    'masked_token 9.0100 + 50 x replaced 0.5213'
+    >>> parts_of({"next_token": 3.2}, {})
+    ''
+    """
+    if len(losses) < 2:
+        return ""
+    factors = {name: weights.get(name, 1.0) for name in losses}
+    return " + ".join(
+        f"{name} {loss:.4f}" if factors[name] == 1 else f"{factors[name]:g} x {name} {loss:.4f}"
+        for name, loss in losses.items()
+    )
 
 
 class ProgressLine:
@@ -146,10 +164,10 @@ class ProgressLine:
         else:
             print(message, file=sys.stderr, flush=True)
 
-    def show(self, step: int, tokens: int, flops: float, loss: float) -> None:
-        """A step was taken."""
+    def show(self, step: int, tokens: int, flops: float, loss: float, parts: str = "") -> None:
+        """A step was taken. ``parts``: what its loss is the sum of, where it is one (``parts_of``)."""
         now = time.monotonic()
-        self._points.append(Point(step, tokens, flops, now, loss))
+        self._points.append(Point(step, tokens, flops, now, loss, parts))
         if self._quiet or (now - self._told < self._every and step < self._steps):
             return
         self._told = now
@@ -161,7 +179,7 @@ class ProgressLine:
     def speed(self) -> str:
         """``loss 4.312  12,345 tokens/s  MFU 31 %  2:05 left`` over the last steps."""
         first, last = self._points[0], self._points[-1]
-        text = f"loss {last.loss:.4f}"
+        text = f"loss {last.loss:.4f}" + (f" = {last.parts}" if last.parts else "")
         if (seconds := last.time - first.time) > 0:
             mfu = (last.flops - first.flops) / seconds / self._peak
             left = round((self._steps - last.step) * seconds / (last.step - first.step))

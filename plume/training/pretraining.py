@@ -12,20 +12,21 @@ from plume.errors import UserError
 from plume.models.heads import Head
 from plume.models.pretrained import Backbone, PretrainedModel
 from plume.text import extending
-from plume.text.files import find
+from plume.text.files import find, look, passed_over
 from plume.text.readers import Report, check, read
 from plume.text.splits import split_of
 from plume.text.store import OtherText, Progress, build
 from plume.text.tokenizers import Tokenizer, TokenizerConfig
 from plume.text.tokens import Tokens, TokenStore
 from plume.text.units import Lexicon
+from plume.text.windows import too_short
 from plume.training import continued, session, stages
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder
 from plume.training.meters import ShareLine
 from plume.training.session import Session, say
 from plume.training.settings import Pretraining
-from plume.training.starts import open_start, open_tokenizer
+from plume.training.starts import open_start, open_tokenizer, unlike
 from plume.training.tasks import Files, Task
 from plume.vocabulary import Vocabulary
 
@@ -72,6 +73,7 @@ def pretrain(
         store = TokenStore.open(held.folder.tokens)
         rows = {name: TokenStore.open(held.folder.task(name)) for name in tasks}
         vocab, tokens = pieces.vocabulary, store.split("train")
+        _know_enough(recipe, tokens)
         model = build_model(recipe, vocab)
         parent = _start(held, model, start, tokenizer)
         others = continued.general_texts(general, text_column) if held.ranks.first and start else []
@@ -106,6 +108,17 @@ def pretrain(
         held.only_first(lambda: measure("after"))
         held.only_first(lambda: _close(held))
     return out
+
+
+def _know_enough(recipe: Pretraining, tokens: Tokens) -> None:
+    """Whether the text fills one window: less of it would only be learnt by heart, whatever the recipe.
+
+    Raises:
+        UserError: it does not.
+    """
+    lengths = [windows.length for windows in stages.windows(recipe) if windows.fills]
+    if lengths and tokens.num_tokens < min(lengths):
+        raise too_short(tokens, tokens.num_tokens, min(lengths))
 
 
 def _bytes_per_token(parts: Sequence[Tokens]) -> float:
@@ -220,13 +233,16 @@ def _make(
     for task in members:
         with _naming(task):
             check(find(list(files[task.name])), text_column=task.source, more=(task.target,))
-            _know_rows(task, files[task.name])
+            _know_rows(files[task.name], task.source, task.target, "leave the task out")
 
     def texts() -> Iterator[str]:
         yield from training_texts(data, column, more)
         for task in members:
             yield from training_texts(files[task.name], task.source, (task.target,), prefix=task.prefix)
 
+    if more:
+        check(find(list(data)), text_column=column, more=more)
+        _know_rows(data, column, *more, "name other columns")
     lexicon = _lexicon(folder, recipe, units, lambda: training_texts(data, column, more))
     pieces = choose_tokenizer(folder, recipe.tokenizer, given, texts)
     _know_room(recipe, pieces)
@@ -278,18 +294,18 @@ def _know_room(recipe: Pretraining, pieces: Tokenizer) -> None:
             )
 
 
-def _know_rows(task: Task, files: Sequence[Path]) -> None:
-    """Whether a task has a row at all.
+def _know_rows(files: Sequence[Path], source: str, target: str, remedy: str) -> None:
+    """Whether a table has a row at all.
 
     Raises:
         UserError: in none there is something to read and something to write.
     """
     report = Report()
-    if next(read(list(files), text_column=task.source, more=(task.target,), report=report), None) is None:
+    if next(read(list(files), text_column=source, more=(target,), report=report), None) is None:
         reasons = ", ".join(f"{n} {status}: {reason}" for (status, reason), n in report.reasons.items())
         raise UserError(
-            f"no row of {', '.join(map(str, files))} has text in both columns, {task.source} and {task.target} "
-            f"({reasons or 'there are none'}): fill them, or leave the task out"
+            f"no row of {', '.join(map(str, files))} has text in both columns, {source} and {target} "
+            f"({reasons or 'there are none'}): fill them, or {remedy}"
         )
 
 
@@ -339,13 +355,15 @@ def tokenize(
     segment_words: bool = False,
     lexicon: Lexicon | None = None,
 ) -> TokenStore:
-    """The run's token store, built or gone on with."""
+    """The run's token store, built or gone on with; the user is told what was read of the data."""
+    if others := look(list(data)).others:
+        say(passed_over(others))
     with ShareLine("tokenizing") as line:
 
         def tell(progress: Progress) -> None:
             line.show(progress.share, f"{progress.documents:,} documents, {progress.tokens:,} tokens")
 
-        return build(
+        store = build(
             list(data),
             pieces,
             folder.tokens,
@@ -355,6 +373,8 @@ def tokenize(
             lexicon=lexicon,
             progress=tell,
         )
+    say(store.told())
+    return store
 
 
 def _lexicon(
@@ -429,7 +449,10 @@ def _start(
     state = found.state
     if tokenizer is not None and (tokenizer / extending.FILE).is_file():
         state = continued.grown(state, model, tokenizer, open_tokenizer(start))
-    left = model.start_from(state, str(start))
+    try:
+        left = model.start_from(state, str(start))
+    except UserError as error:
+        raise unlike(found, str(start), held.recipe, tokenizer) or error from None
     if held.ranks.first:
         say(f"weights from {start}" + (f"; new: {', '.join(left)}" if left else ""))
     return found.record

@@ -33,7 +33,7 @@ from plume.training.folder import RunFolder
 from plume.training.guard import LIMIT, Guard
 from plume.training.held_out import held_out_loss
 from plume.training.loader import Loader, MicroBatch, Phase, Work
-from plume.training.meters import MetricsFile, ProgressLine, peak_memory
+from plume.training.meters import MetricsFile, ProgressLine, parts_of, peak_memory
 from plume.training.precision import LossScale, Numbers, autocast
 from plume.training.saver import Saver
 from plume.training.schedules import learning_rate, same_until
@@ -262,7 +262,7 @@ class Trainer:
             self.say(f"step {progress.step} skipped: {refusal}")
             row |= {"skipped": refusal, "sample_ids": list(work.sample_ids)}
         self._write("train", row)
-        self.line.show(progress.step, progress.tokens, progress.flops, loss)
+        self.line.show(progress.step, progress.tokens, progress.flops, loss, parts_of(losses, weights))
         return True
 
     def _said(self, work: Work, names: Sequence[str]) -> Tensor:

@@ -279,6 +279,19 @@ def test_a_banded_layer_stands_beside_a_dense_one() -> None:
     assert not plain.stacks[0].banded and fragment([plain]).count("<table") == 1
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_bag_of_neighbours_is_drawn_as_one(language: Language) -> None:
+    [drawn] = plume.show("word2vec:cbow", slots=24, language=language).pictures
+    [stack] = drawn.stacks
+    bags = np.unique(stack.sees, axis=0)
+    assert 8 <= len(stack.slots) <= 32 and bags.sum(1).max() > 2, (
+        "words of a small text are known that come once"
+    )
+    assert len(bags) == sum(bool(slot.answers) for slot in stack.slots) < len(stack.slots)
+    asked = phrase(language, "head.context_word.some", n=len(bags), all=len(stack.slots))
+    assert asked in drawn.says
+
+
 def test_a_drawing_of_pairs_says_from_which_words_and_against_which() -> None:
     language: Language = "en"
     [drawn] = plume.show("word2vec:tiny", slots=24, language=language).pictures
