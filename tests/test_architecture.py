@@ -102,6 +102,40 @@ def floors(sources: Sources) -> Iterator[str]:
                 yield f"{path}:{line}: floor {FLOOR[here]} ({here}) imports {name} from floor {FLOOR[there]}"
 
 
+# A picture draws itself in a notebook, and only then needs the drawing, which needs to know what a picture is.
+CIRCLES = {("plume/drawing/picture.py", "plume/drawing/html.py")}
+
+
+def circles(sources: Sources) -> Iterator[str]:
+    """No module needs itself by way of others, lazily or for its types neither: then neither is read first."""
+    needs: dict[str, set[str]] = {}
+    for path, tree in modules(sources, "plume/"):
+        if path == "plume/__init__.py":
+            continue  # the front door
+        found = {_file_of(name, sources) for _, name in imports(path, tree)}
+        needs[path] = {there for there in found if there and (path, there) not in CIRCLES}
+    while needs:  # who needs nobody, or is needed by nobody, is on no circle
+        wanted = set().union(*needs.values())
+        left = {path: there & needs.keys() for path, there in needs.items() if path in wanted}
+        left = {path: there for path, there in left.items() if there}
+        if left == needs:
+            break
+        needs = left
+    for path, there in needs.items():
+        yield f"{path}: needs itself by way of {', '.join(sorted(there))}"
+
+
+def _file_of(name: str, sources: Sources) -> str | None:
+    """The file that an imported name comes from."""
+    parts = name.split(".")
+    for end in (len(parts), len(parts) - 1):
+        base = "/".join(parts[:end])
+        for path in (f"{base}.py", f"{base}/__init__.py"):
+            if path in sources and path != "plume/__init__.py":
+                return path
+    return None
+
+
 def text_knows_no_torch(sources: Sources) -> Iterator[str]:
     """From raw text to windows there is no torch, lazily neither; slots.py imports it."""
     for path, tree in modules(sources, "plume/text/"):
@@ -223,7 +257,7 @@ def no_machine(sources: Sources) -> Iterator[str]:
                 yield f"{path}:{number}: {found.group()}"
 
 
-RULES = (floors, text_knows_no_torch, import_by_name, sizes, names, objectives_in_use, nothing_runs_data,
+RULES = (floors, circles, text_knows_no_torch, import_by_name, sizes, names, objectives_in_use, nothing_runs_data,
          nothing_is_put_off, no_machine)  # fmt: skip
 
 PLANTED: tuple[tuple[Callable[[Sources], Iterator[str]], str, str], ...] = (
@@ -233,6 +267,7 @@ PLANTED: tuple[tuple[Callable[[Sources], Iterator[str]], str, str], ...] = (
     (floors, "plume/slots.py", "import plume.config"),
     (floors, "plume/training/planted.py", "from plume import load"),
     (floors, "plume/annex/__init__.py", ""),
+    (circles, "plume/models/planted.py", "from plume.models.planted import X"),
     (text_knows_no_torch, "plume/text/planted.py", "def f():\n    import torch"),
     (text_knows_no_torch, "plume/text/planted.py", "from plume.slots import Slots"),
     (import_by_name, "plume/models/planted.py", "import importlib"),
@@ -271,6 +306,19 @@ def test_the_house_keeps_its_rules(rule: Callable[[Sources], Iterator[str]], sou
 @pytest.mark.parametrize(("rule", "path", "text"), PLANTED)
 def test_a_planted_violation_is_seen(rule: Callable[[Sources], Iterator[str]], path: str, text: str) -> None:
     assert any(path in complaint for complaint in rule({path: text}))
+
+
+def test_a_circle_is_seen_and_what_leads_to_one_is_not() -> None:
+    planted = {
+        "plume/text/a.py": "def f():\n    from plume.text import b",
+        "plume/text/b.py": "if TYPE_CHECKING:\n    from plume.text.c import C",
+        "plume/text/c.py": "from .a import f",
+        "plume/text/before.py": "from plume.text import a",
+        "plume/text/after.py": "",
+    }
+    planted["plume/text/c.py"] += "\nfrom plume.text import after"
+    assert {told.partition(":")[0][-4:-3] for told in circles(planted)} == set("abc")
+    assert not list(circles({**planted, "plume/text/b.py": ""}))
 
 
 def test_text_and_the_command_line_start_without_torch() -> None:

@@ -6,22 +6,20 @@ N labelled slots, D = d_model, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plume.models.activations import activate
+from plume.models.backbone import Backbone
+from plume.models.backbone import Pool as Pool
+from plume.models.backbone import Reads as Reads
 from plume.models.dropout import dropout as random_dropout
 from plume.models.embedding import SelfStarting
 from plume.models.token_loss import token_loss
 from plume.slots import Loss
-
-if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
-
-Reads = Literal["last", "encoder", "backward", "layers"]
 
 
 class Asked(NamedTuple):
@@ -136,9 +134,6 @@ class TokenHead(Head):
         """Tokens, or with ``per_document`` documents."""
         counted = document.unique() if self.per_document else labels
         return torch.tensor(float(len(counted)), device=labels.device)
-
-
-Pool = Literal["slot", "sum", "mean", "max"]
 
 
 class ScalarMix(SelfStarting):

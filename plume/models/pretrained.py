@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -13,96 +12,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plume.errors import UserError
-from plume.models.activations import Activation
+from plume.models.backbone import Backbone as Backbone
+from plume.models.backbone import BackboneConfig as BackboneConfig
+from plume.models.backbone import Hidden as Hidden
 from plume.models.embedding import Embedding, Linear, SelfStarting
-from plume.models.heads import Head, Pool, PooledHead, Reads
+from plume.models.heads import Head, PooledHead
 from plume.models.norms import RMSNorm
 from plume.models.positions import Buckets, Positions
 from plume.seeding import key
-from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 
 _TYPES = "backbone.embedding.types"
 _TABLE = "backbone.embedding.weight"
-Init = Literal["normal", "fan_in", "xavier"]
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """What a backbone computes.
-
-    last [R, L, D]: the top of the last stack. encoder: the first stack's, where there are two. backward:
-    the right-to-left direction's, where there is one. layers: the last stack's states, its embeddings first
-    and ``last`` last, each [R, L, D]. memory: what to hand in next time.
-    """
-
-    last: Tensor
-    encoder: Tensor | None = None
-    backward: Tensor | None = None
-    layers: tuple[Tensor, ...] = ()
-    memory: Memory | None = None
-
-    def __getitem__(self, name: Reads) -> Tensor:
-        """The hidden states that a head reads; "layers" are all of them, [R, L, layers, D].
-
-        Raises:
-            ValueError: this backbone has none of that name.
-        """
-        if name == "layers":
-            return torch.stack(self.layers, -2)
-        states = {"last": self.last, "encoder": self.encoder, "backward": self.backward}[name]
-        if states is None:
-            raise ValueError(f"a head reads the {name!r} states, which this backbone does not have")
-        return states
-
-
-class Embedded(Protocol):
-    """The token table of a backbone, which token heads share."""
-
-    weight: nn.Parameter  # [vocab_size, D], or another width where the backbone leads from one to the other
-
-
-class Backbone(Protocol):
-    """Transformer, Recurrent, ...: slots in, hidden states out."""
-
-    d_model: int
-    activation: Activation
-    norm_eps: float
-    init: Init  # matrices: of init_std, of init_std / sqrt(inputs), or sqrt(2 / (inputs + outputs)); tables of init_std
-    init_std: float
-    tie_head: bool  # whether token heads read the token table, or have one of their own
-    head_scale: float  # what hidden states are multiplied by before they meet that table
-    packs: bool  # whether several examples may share a row
-    activation_checkpointing: bool  # recompute each layer in the backward pass
-    features: tuple[int, int]  # how many ``Hidden.layers`` there are, and how wide
-
-    @property
-    def embedding(self) -> Embedded: ...
-
-    def __call__(
-        self,
-        inputs: Slots[Tensor],
-        decoder_inputs: Slots[Tensor] | None = None,
-        *,
-        memory: Memory | None = None,
-        use_memory: bool = False,
-        wanted: Tensor | None = None,
-    ) -> Hidden: ...
-
-
-class BackboneConfig(Protocol):
-    """TransformerConfig, RecurrentConfig, ...: a frozen dataclass that builds its backbone.
-
-    ``pool``: how a text is summed up for a task: by one slot that has seen it all, or, where none has, by what is
-    made of all of them. ``mixes``: a task reads a mixture of all layers, not the last one.
-    """
-
-    mixes: ClassVar[bool]
-
-    @property
-    def pool(self) -> Pool: ...
-
-    def build(self, vocab: Vocabulary) -> Any: ...  # a Backbone that is an nn.Module
 
 
 class PretrainedModel(nn.Module):

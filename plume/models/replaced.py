@@ -19,7 +19,7 @@ from plume.models.transformer import Transformer
 from plume.slots import Loss
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
 
 ROWS = 512  # of logits at a time: all of them [N, V] would not always fit
 

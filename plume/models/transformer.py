@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from plume.errors import UserError
 from plume.models.activations import Activation, activate
 from plume.models.attention import Sight, attend, attend_merged, look
+from plume.models.backbone import Hidden, Init
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
 from plume.models.heads import Pool
@@ -26,7 +27,6 @@ from plume.models.memory import Growing, follow
 from plume.models.norms import Norm, RMSNorm
 from plume.models.norms import norm as new_norm
 from plume.models.positions import Absolute, Buckets, Kind, Positions, Relate
-from plume.models.pretrained import Hidden, Init
 from plume.models.relative import Relative
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary

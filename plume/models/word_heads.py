@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from plume.models.backbone import Backbone
 from plume.models.embedding import Linear
 from plume.models.heads import Asked, Head
-from plume.models.pretrained import Backbone
 from plume.slots import Loss
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import tokenizers
@@ -31,6 +31,7 @@ from plume.text.boundaries import (
 from plume.text.marks import PART, SENTENCE, WORD
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Kind = Literal["wordpiece", "bpe", "unigram", "characters", "words"]
 
 
 class Flat(NamedTuple):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tokenizers as library
 
 from plume.errors import UserError
 from plume.text import sentencepieces
+from plume.text.encoding import Kind
 from plume.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from plume.text.tokenizing import Kind
 
 _ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 # What the roles are called where no file says so, in the order in which they are looked for.

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tokenizers as library
 
 from plume.errors import UserError
-from plume.text import encoding
+from plume.text import encoding, published
 from plume.text.detokenizing import (
     ByLibrary,
     BytePieces,
@@ -30,14 +30,13 @@ from plume.text.detokenizing import (
     metaspace_pieces,
 )  # fmt: skip
 from plume.text.encoding import Array, Flat
+from plume.text.encoding import Kind as Kind
 from plume.text.marks import SENTENCE
 from plume.text.numbering import BlankWords
 from plume.text.readers import clean, valid
 from plume.text.spelling import INNER
 from plume.text.words import WordsEncoder
 from plume.vocabulary import Vocabulary
-
-Kind = Literal["wordpiece", "bpe", "unigram", "characters", "words"]
 
 # The library warns of every fork once it has used threads, unless the choice was made; a forked child has no
 # threads and must not wait for them.
@@ -138,8 +137,6 @@ class Tokenizer:
         Raises:
             UserError: none of them is there.
         """
-        from plume.text import published
-
         if (Path(folder) / "vocabulary.json").is_file():
             return cls.load(folder)
 
@@ -147,8 +144,6 @@ class Tokenizer:
 
     def to_hf(self, folder: Path | str, *, framed: bool = True) -> None:
         """Write what ``transformers.AutoTokenizer`` reads. ``framed``: it adds [CLS] and [SEP], as BERT's does."""
-        from plume.text import published
-
         published.write(self._inner, self.vocabulary, Path(folder), framed=framed)
 
     def with_rows(self, rows: int) -> Tokenizer:

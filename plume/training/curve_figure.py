@@ -6,11 +6,12 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plume.drawing import plotting
 from plume.drawing.plotting import ACCENT, INK, MUTED, PAPER, SECOND, SOFT, short
-from plume.training.curves import Crossing, Curve, Entropies, Point, crossings, lines_of
+from plume.training.curves import Crossing, Curve, Entropies, Point, Row, crossings, curves, lines_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,6 +92,36 @@ class Label(NamedTuple):
     name: str
     colour: str
     own: bool = False
+
+
+def draw(
+    rows: Sequence[Row],
+    lines: Entropies | None,
+    *,
+    png: Path | None = None,
+    html: Path | None = None,
+    title: str = "",
+    language: str = "en",
+    labels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw the loss curve of ``rows`` with ``lines`` beside it, as a picture and as a page of its own.
+
+    ``labels``: the entropy of each head's own labels (``own_labels``).
+
+    Rows without any loss draw nothing and write no file. ``language``: "en" or "zh"; the PNG falls back to
+    English where the machine has no Chinese font.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    found = [curve for curve in curves(rows) if curve.train or curve.heldout]
+    if not found:
+        return
+    if png is not None:
+        figure = loss_figure(found, lines, title, plotting.drawable(language), labels or {})
+        plotting.save_png(figure, png)
+    if html is not None:
+        html.write_text(loss_page(found, lines, title, language, labels or {}), encoding="utf-8")
 
 
 def loss_figure(

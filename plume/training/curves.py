@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -276,36 +275,3 @@ def crossings(points: Sequence[Point], lines: Mapping[str, float]) -> list[Cross
                 found.append(Crossing(name, step, tokens, read, level))
                 break
     return sorted(found, key=lambda c: c.step)
-
-
-def draw(
-    rows: Sequence[Row],
-    lines: Entropies | None,
-    *,
-    png: Path | None = None,
-    html: Path | None = None,
-    title: str = "",
-    language: str = "en",
-    labels: Mapping[str, float] | None = None,
-) -> None:
-    """Draw the loss curve of ``rows`` with ``lines`` beside it, as a picture and as a page of its own.
-
-    ``labels``: the entropy of each head's own labels (``own_labels``).
-
-    Rows without any loss draw nothing and write no file. ``language``: "en" or "zh"; the PNG falls back to
-    English where the machine has no Chinese font.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    from plume.drawing import plotting  # matplotlib is an extra
-    from plume.training import curve_figure
-
-    found = [curve for curve in curves(rows) if curve.train or curve.heldout]
-    if not found:
-        return
-    if png is not None:
-        figure = curve_figure.loss_figure(found, lines, title, plotting.drawable(language), labels or {})
-        plotting.save_png(figure, png)
-    if html is not None:
-        html.write_text(curve_figure.loss_page(found, lines, title, language, labels or {}), encoding="utf-8")

@@ -156,7 +156,10 @@ def build_model(recipe: Pretraining, vocab: Vocabulary, *, device: str = "cpu") 
 def draw_curve(folder: RunFolder, recipe: Pretraining) -> None:
     """The loss curve beside what counting models reach on the same text, and each head beside its own labels'
     entropy. A picture is no reason to fail a run."""
-    from plume.training import curves  # n-gram counts and matplotlib, which training itself needs not
+    from plume.training import (  # n-gram counts and matplotlib, which training itself needs not
+        curve_figure,
+        curves,
+    )
 
     store, vocab = TokenStore.open(folder.tokens), Tokenizer.load(folder.tokenizer).vocabulary
     png, html = folder.curve
@@ -179,7 +182,7 @@ def draw_curve(folder: RunFolder, recipe: Pretraining) -> None:
         say(f"no line of label frequencies: {error}")
         labels = {}
     try:
-        curves.draw(rows, lines, png=png, html=html, title=folder.path.name, labels=labels)
+        curve_figure.draw(rows, lines, png=png, html=html, title=folder.path.name, labels=labels)
     except UserError as error:
         say(f"no curve was drawn: {error}")
 
@@ -242,7 +245,7 @@ def _make(
 
     if more:
         check(find(list(data)), text_column=column, more=more)
-        _know_rows(data, column, *more, "name other columns")
+        _know_rows(data, column, more[0], "name other columns")
     lexicon = _lexicon(folder, recipe, units, lambda: training_texts(data, column, more))
     pieces = choose_tokenizer(folder, recipe.tokenizer, given, texts)
     _know_room(recipe, pieces)

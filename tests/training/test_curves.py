@@ -17,12 +17,12 @@ from plume.objectives.masked import MaskedLM
 from plume.objectives.skipgram import SkipGram
 from plume.text.store import Tokens
 from plume.training import curve_figure
+from plume.training.curve_figure import draw
 from plume.training.curves import (
     Entropies,
     Point,
     crossings,
     curves,
-    draw,
     entropies,
     label_entropy,
     lines_of,
