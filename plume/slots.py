@@ -138,7 +138,7 @@ def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str
 
 
 # What most examples have in common is made once and never written to: an array costs more to make than to read.
-_PLACES, _ZEROS = np.arange(4_096), np.zeros(4_096, np.int64)
+_PLACES, _ZEROS, _UNASKED = np.arange(4_096), np.zeros(4_096, np.int64), np.full(4_096, IGNORE)
 _PLACES.flags.writeable = _ZEROS.flags.writeable = False
 
 
@@ -148,6 +148,11 @@ def _places(count: int) -> Array:
 
 def _zeros(count: int) -> Array:
     return _ZEROS[:count] if count <= len(_ZEROS) else np.zeros(count, np.int64)
+
+
+def unasked(count: int) -> Array:
+    """Labels int64 [count] that ask nothing yet."""
+    return _UNASKED[:count].copy() if count <= len(_UNASKED) else np.full(count, IGNORE)
 
 
 _INTS = (
@@ -352,7 +357,7 @@ def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id:
     }
     labels: dict[str, Tensor] = {}
     for head in sorted({head for part in parts for head in part.labels}):
-        values = [p.labels[head] if head in p.labels else np.full(len(p), IGNORE) for p in parts]
+        values = [p.labels[head] if head in p.labels else unasked(len(p)) for p in parts]
         labels[head] = lay(joined(values), IGNORE)
     given: dict[str, Tensor] = {}
     for name in sorted({name for part in parts for name in part.given}):
@@ -382,16 +387,18 @@ def _layout(visible_at: Array, sees_until: Array, documents: Array, used: Array,
     new = np.ones(len(documents), bool)
     np.not_equal(documents[1:], documents[:-1], out=new[1:])
     new[ends - used] = True
-    first = np.flatnonzero(new)
-    length = np.diff(first, append=len(documents))
-    row = np.searchsorted(ends, first, side="right")
+    first = new.nonzero()[0]
+    row = ends.searchsorted(first, side="right")
+    rows = np.empty((len(first), 3), np.int64)
+    rows[:, 0], rows[:, 1] = row, first - (ends - used)[row]
+    rows[:-1, 2] = first[1:] - first[:-1]
+    rows[-1, 2] = len(documents) - first[-1]
     pattern: Pattern = "ranked"
     if visible_at.max() <= sees_until.min():
         pattern = "bidirectional"
-    elif np.array_equal(visible_at, sees_until) and (new[1:] | (visible_at[1:] > visible_at[:-1])).all():
+    elif (visible_at == sees_until).all() and (new[1:] | (visible_at[1:] > visible_at[:-1])).all():
         pattern = "causal"
-    rows = np.stack([row, first - (ends - used)[row], length], axis=1)
     single = len(first) == len(used) and int(used.min()) == width
     unseen = visible_at == NEVER
-    seen = length - np.add.reduceat(unseen, first, dtype=np.int64) if unseen.any() else None
+    seen = rows[:, 2] - np.add.reduceat(unseen, first, dtype=np.int64) if unseen.any() else None
     return Layout(pattern, rows, single, seen)

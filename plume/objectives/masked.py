@@ -15,7 +15,7 @@ import numpy as np
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.objectives.base import Objective
 from plume.objectives.noise import check_shares, corrupt, swap
-from plume.slots import IGNORE, Example, Slots
+from plume.slots import IGNORE, Example, Slots, unasked
 from plume.text.windows import Grain, Window
 from plume.vocabulary import Vocabulary
 
@@ -75,12 +75,12 @@ class MaskedLM(Objective[Window]):
             ids = corrupt(source.ids, chosen, vocab, rng, *shares)
         if not len(chosen):
             return None
-        labels = {"masked_token": np.full(len(ids), IGNORE)}
+        labels = {"masked_token": unasked(len(ids))}
         labels["masked_token"][chosen] = source.ids[chosen]
         if question := self._question:
             if question not in source.labels:
                 raise ValueError(_WRONG_WINDOWS[question])
-            labels[question] = np.full(len(ids), IGNORE)
+            labels[question] = unasked(len(ids))
             labels[question][0] = source.labels[question]
         types = source.token_type_ids if self.segments == "types" else np.zeros_like(ids)
         return Example(Slots.bidirectional(ids, token_type_ids=types, labels=labels))
@@ -121,7 +121,7 @@ class MaskedLM(Objective[Window]):
         """
         uniform, first = rng.random(len(source)), source.begins(self.unit)
         taken = (uniform[first] <= self.noise_density)[first.cumsum() - 1]
-        chosen = np.flatnonzero(taken & ~source.special)
+        chosen = (taken & ~source.special).nonzero()[0]
         scaled = uniform[chosen]
         scaled[first[chosen]] /= self.noise_density
         not_masked = 1 - self.mask_share

@@ -163,9 +163,9 @@ def _mark(example: Example[Array], number: int, members: int) -> Example[Array]:
     """Write down who made it. A member that is a mixture has done so too: both numbers are kept as one."""
     inputs = example.inputs
     inner = inputs.given.get(MEMBER)
-    mark = np.full(len(inputs), float(number), np.float32) if inner is None else inner * members + number
-    given = {**inputs.given, MEMBER: mark.astype(np.float32, copy=False)}
-    return Example(replace(inputs, given=given), example.decoder_inputs)
+    mark = np.zeros(len(inputs), np.float32) if inner is None else inner.astype(np.float32) * members
+    mark += number
+    return Example(replace(inputs, given={**inputs.given, MEMBER: mark}), example.decoder_inputs)
 
 
 def _unmark(example: Example[Array], members: int) -> Example[Array]:

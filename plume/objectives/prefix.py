@@ -18,7 +18,7 @@ from plume.models.heads import Head, PooledHead, TokenHead
 from plume.objectives.base import Objective
 from plume.objectives.mixture import Mixture
 from plume.objectives.noise import check_shares, corrupt
-from plume.slots import IGNORE, Example, Slots
+from plume.slots import IGNORE, Example, Slots, unasked
 from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
@@ -117,7 +117,7 @@ class Cloze(Objective[Window]):
         if not len(chosen):
             return None
         ids = corrupt(source.ids, chosen, vocab, rng, self.mask_share, self.random_share)
-        labels = {"masked_token": np.full(length, IGNORE)}
+        labels = {"masked_token": unasked(length)}
         labels["masked_token"][chosen] = source.ids[chosen]
         if self.next_sentence:
             if "next_sentence" not in source.labels:
@@ -125,7 +125,7 @@ class Cloze(Objective[Window]):
                     "next_sentence asks whether segment B follows segment A, which only windows=SegmentPairs "
                     "can say: use those windows, or set next_sentence=false"
                 )
-            labels["next_sentence"] = np.full(length, IGNORE)
+            labels["next_sentence"] = unasked(length)
             labels["next_sentence"][0] = source.labels["next_sentence"]
         second = source.token_type_ids > 0 if self.mode == "bidirectional" else np.arange(length) >= prefix
         return Example(_slots(self.mode, ids, prefix, second, labels))

@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -208,22 +209,22 @@ def framed(
     labels: Mapping[str, int],
     inside: Ints | None = None,
 ) -> Window:
-    """[CLS] span [SEP] (span [SEP]); a further [SEP] before the tokens ``inside`` the first span."""
-    cuts = [] if inside is None else inside.tolist()
+    """[CLS] span [SEP] (span [SEP]); a further [SEP] before the tokens ``inside`` a span that is alone."""
     # Where text is taken, piece by piece; a [SEP] follows each.
-    pieces = [
-        (first + a, first + b)
-        for first, end in spans
-        for a, b in zip([0, *cuts], [*cuts, end - first], strict=True)
-    ]
+    pieces = spans
+    if inside is not None:
+        ((start, stop),) = spans
+        cuts = [start, *(inside + start).tolist(), stop]
+        pieces = list(pairwise(cuts))
     length = 1 + sum(end - first + 1 for first, end in pieces)
-    ids, marks = np.full(length, sep), np.zeros(length, np.uint8)
-    special, types = np.ones(length, bool), np.zeros(length, np.int64)
-    ids[0] = cls
+    ids, marks = np.zeros(length, np.int64), np.zeros(length, np.uint8)
+    special, types = np.zeros(length, bool), np.zeros(length, np.int64)
+    ids[0], special[0] = cls, True
     at = 1
     for first, end in pieces:
         here = slice(at, at + end - first)
-        ids[here], marks[here], special[here] = tokens.ids[first:end], tokens.marks[first:end], False
+        ids[here], marks[here] = tokens.ids[first:end], tokens.marks[first:end]
+        ids[here.stop], special[here.stop] = sep, True
         at = here.stop + 1
     if len(spans) > 1:
         types[pieces[0][1] - pieces[0][0] + 2 :] = 1
