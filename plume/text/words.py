@@ -63,7 +63,11 @@ def _divided(texts: Sequence[str], text: str, starts: Array) -> tuple[Array, Arr
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     last = np.cumsum(sizes + 1)  # one past the newline after each text
     lengths = np.diff(np.searchsorted(starts, last), prepend=0)
-    sentences = np.searchsorted(starts, np.append(sentence_starts(text), last - sizes - 1))
+    characters = codepoints(text).copy()
+    characters[last[:-1] - 1] = ord(
+        "0"
+    )  # between texts nobody need look whether a sentence ends: a text begins
+    sentences = np.searchsorted(starts, np.append(sentence_starts(text, characters), last - sizes - 1))
     return lengths, np.unique(sentences[sentences < len(starts)])
 
 

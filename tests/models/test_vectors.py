@@ -146,6 +146,16 @@ def test_search_is_the_cosine_of_the_vectors() -> None:
     assert nearest[0][1] == pytest.approx(np.sort(again)[-2], abs=1e-6)
 
 
+@pytest.mark.parametrize("others", [0, 40], ids=["every document is looked at", "a list of some is kept"])
+def test_of_equal_documents_the_first_comes_first(others: int) -> None:
+    corpus = [["b", "x"], ["a", "x"], ["a", "x"], ["b", "x"], *([f"w{n}", "x"] for n in range(others))]
+    index = Index.of(Bags.of(corpus), TfIdf())
+    for query in (["a", "b"], ["b", "a"]):  # whichever document is met first
+        for top in (1, 2, 3, 4):
+            found = index.search(query, top)
+            assert [document for document, _ in found] == list(range(top)) and len({s for _, s in found}) == 1
+
+
 def test_bm25_grows_with_the_count_and_b_0_forgets_length() -> None:
     grows = Bags.of([["a"] * n + ["b"] * (9 - n) for n in range(1, 9)])
     scores = Index.of(grows, BM25()).scores(["a"])

@@ -46,6 +46,11 @@ def test_any_text_is_cut_and_nothing_visible_is_lost(texts: list[str], lowercase
     alone = [cut([text], lowercase=lowercase) for text in texts]
     assert together.words == [word for part in alone for word in part.words]
     assert together.lengths.tolist() == [len(part.words) for part in alone]
+    before = np.cumsum([0, *together.lengths])
+    begun = [
+        at + n for part, at in zip(alone, before.tolist(), strict=False) for n in part.sentences.tolist()
+    ]
+    assert together.sentences.tolist() == begun
     joined = "\n".join(texts)
     covered = np.zeros(len(joined), bool)
     for a, b in zip(together.starts.tolist(), together.ends.tolist(), strict=True):
