@@ -48,6 +48,7 @@ class Slots(Generic[A]):
 
     An id >= the vocabulary's size is virtual: a learned row (XLNet's query, a prompt). Padding has
     ``visible_at = sees_until = NEVER`` and document -1: padding sees padding, so that no row is empty.
+    What a constructor fills in by itself is shared between examples and cannot be written to.
     """
 
     input_ids: A
@@ -335,7 +336,8 @@ def _stack(parts: Sequence[Slots[Array]], rows: Sequence[Sequence[int]], pad_id:
     def lay(flat: Array, fill: int = 0) -> Tensor:
         if full:
             return torch.from_numpy(flat.reshape(shape + flat.shape[1:]))
-        array = np.full(shape + flat.shape[1:], fill, flat.dtype)
+        array = np.empty(shape + flat.shape[1:], flat.dtype)
+        array.fill(fill)
         array[taken] = flat
         return torch.from_numpy(array)
 
@@ -384,7 +386,7 @@ def _layout(visible_at: Array, sees_until: Array, documents: Array, used: Array,
     Documents lie in one piece each.
     """
     ends = used.cumsum()
-    new = np.ones(len(documents), bool)
+    new = np.empty(len(documents), bool)
     np.not_equal(documents[1:], documents[:-1], out=new[1:])
     new[ends - used] = True
     first = new.nonzero()[0]
@@ -394,11 +396,13 @@ def _layout(visible_at: Array, sees_until: Array, documents: Array, used: Array,
     rows[:-1, 2] = first[1:] - first[:-1]
     rows[-1, 2] = len(documents) - first[-1]
     pattern: Pattern = "ranked"
-    if visible_at.max() <= sees_until.min():
+    last = visible_at.max()
+    if last <= sees_until.min():
         pattern = "bidirectional"
     elif (visible_at == sees_until).all() and (new[1:] | (visible_at[1:] > visible_at[:-1])).all():
         pattern = "causal"
     single = len(first) == len(used) and int(used.min()) == width
-    unseen = visible_at == NEVER
-    seen = rows[:, 2] - np.add.reduceat(unseen, first, dtype=np.int64) if unseen.any() else None
+    seen = None
+    if last == NEVER:
+        seen = rows[:, 2] - np.add.reduceat(visible_at == NEVER, first, dtype=np.int64)
     return Layout(pattern, rows, single, seen)

@@ -19,6 +19,11 @@ def test_equal_keys_draw_the_same_and_any_change_draws_otherwise() -> None:
     assert rng(3, "noise", 1, 9).random() == rng(3, "noise", 1, 9).random()
 
 
+def test_a_generator_is_philox_under_its_key() -> None:
+    ours, plain = rng(0, "noise", 1, 2), np.random.Generator(np.random.Philox(key=key(0, "noise", 1, 2)))
+    assert (ours.integers(1 << 40, size=100) == plain.integers(1 << 40, size=100)).all()
+
+
 def test_a_hundred_thousand_keys_do_not_collide() -> None:
     keys = {key(0, "model", step, i) for step in range(1000) for i in range(100)}
     assert len(keys) == 100_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,38 @@ def test_given_floats_are_zero_in_padding() -> None:
     batch = collate([long, Example(Slots.causal([1, 2]))], packed=False)
     assert batch.inputs.given["advantage"].tolist() == [[0.5, 1.5, 2.5], [0, 0, 0]]
     assert batch.inputs.given["advantage"].dtype == torch.float32
+
+
+def test_what_examples_share_is_not_written_to() -> None:
+    one = Slots.causal([1, 2, 3])
+    with pytest.raises(ValueError, match="read-only"):
+        one.position_ids[0] = 7
+    batch = collate([Example(one)])
+    for tensor in (batch.inputs.position_ids, batch.inputs.token_type_ids, batch.inputs.sees_until):
+        tensor += 7  # a batch's own
+    assert Slots.causal([1, 2]).position_ids.tolist() == Slots.causal([1, 2]).sees_until.tolist() == [0, 1]
+    assert Slots.bidirectional([1, 2]).token_type_ids.tolist() == [0, 0]
+    assert Slots.causal(np.zeros(5_000, int)).position_ids[-1] == 4_999  # longer than what is shared
+
+
+def test_documents_of_several_to_an_example_are_counted_on_within_a_row() -> None:
+    def two(a: int, b: int) -> Example[np.ndarray]:
+        return Example(Slots.bidirectional(np.ones(a + b, int), document_ids=np.repeat([0, 1], [a, b])))
+
+    inputs = collate([two(3, 4), two(2, 1), two(2, 1), two(1, 5)]).inputs
+    assert inputs.document_ids.tolist() == [
+        [0, 0, 0, 1, 1, 1, 1],
+        [0, 0, 1, 2, 2, 3, -1],
+        [0, 1, 1, 1, 1, 1, -1],
+    ]
+    assert inputs.layout is not None
+    assert inputs.layout.documents.tolist() == [
+        [0, 0, 3], [0, 3, 4], [1, 0, 2], [1, 2, 1], [1, 3, 2], [1, 5, 1], [2, 0, 1], [2, 1, 5],
+    ]  # fmt: skip
+
+
+def test_a_field_of_another_length_is_refused() -> None:
+    short = replace(Slots.causal([1, 2]), labels={"a": np.array([1])})
+    for other in ([1, 2, 3], [1, 2]):  # beside padding, and without any
+        with pytest.raises(ValueError):
+            collate([Example(short), Example(Slots.causal(other))])
