@@ -81,6 +81,9 @@ def test_tfidf_is_scikit_learns(
 
 def test_goldens() -> None:
     bags = Bags.of(TERMS)
+    # By ascending column in each document, whatever the order of its words, as CSR matrices have it.
+    assert bags.columns.tolist() == [0, 4, 5, 0, 2, 3, 4, 5, 1] and bags.rows.tolist() == [0, 3, 8, 9]
+    assert bags.counts.tolist() == [1, 1, 1, 1, 1, 1, 1, 2, 1]
     assert bags.terms == ("cat", "dog", "mat", "on", "sat", "the")
     rows = matrix(bags, TfIdf().weights(bags))
     np.testing.assert_allclose(

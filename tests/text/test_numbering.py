@@ -49,11 +49,15 @@ def test_they_are_the_words_of_a_dictionary(texts: list[str], piece: int) -> Non
     assert ends.tolist() == [0, *np.cumsum([len(row) for row in wanted]).tolist()]
 
 
-def test_no_word_is_taken_for_another_of_the_same_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_word_is_taken_for_another_of_the_same_hash() -> None:
     number = BlankWords({"cat": 1, "dog": 2}, unknown=0)
     number._table._hashes[:2] = number._table._hashes[1]  # now "dog" has the hash of both
     number._table._slots[number._table._slots >= 0] = 0  # and wherever one looks "cat" stands first
     assert number(["dog"])[0].tolist() == [0]
+    number = BlankWords({"cat": 1, "ca": 2}, unknown=0)  # nor is what another begins with
+    number._table._hashes[:2] = number._table._hashes[1]
+    number._table._slots[number._table._slots >= 0] = 0
+    assert number(["ca"])[0].tolist() == [0]
 
 
 @settings(max_examples=50, deadline=None)
