@@ -147,7 +147,7 @@ def _room(shape: object) -> int | None:
     return None
 
 
-def _tokens(recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row]) -> Tokens:
+def as_tokens(recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row]) -> Tokens:
     """The texts' tokens; where phrases are masked, those that two of these words make twice."""
     lexicon = None
     if stages.grains(recipe) & {"phrase", "entity"}:
@@ -164,7 +164,7 @@ def draws(
     Raises:
         UserError: the texts are too short for a window.
     """
-    vocab, objective, tokens = tokenizer.vocabulary, recipe.objective, _tokens(recipe, tokenizer, texts)
+    vocab, objective, tokens = tokenizer.vocabulary, recipe.objective, as_tokens(recipe, tokenizer, texts)
     windows: Any = recipe.windows
     windows = dataclasses.replace(windows, length=min(windows.length, length))
     reads = objective.window_length(windows.length)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from plume.commands.examples import draws, on_the_spot, small_texts
+from plume.commands.examples import as_tokens, draws, on_the_spot, small_texts
 from plume.models.heads import TokenHead
 from plume.models.pretrained import PretrainedModel
 from plume.models.sampled_softmax import SampledSoftmax
@@ -19,7 +19,6 @@ from plume.seeding import rng
 from plume.slots import IGNORE, Array, Example, collate
 from plume.studies import laws, pairs
 from plume.text.tokenizers import Tokenizer
-from plume.text.tokens import Tokens
 from plume.text.windows import Reading
 from plume.training.settings import Pretraining
 from tests.commands.conftest import SMALL, call
@@ -129,7 +128,7 @@ def test_an_illegal_pair_is_an_error_that_lists_the_legal_ones(
 
 def pool(recipe: Pretraining, tokenizer: Tokenizer, texts: list[Any], count: int) -> list[Example[Array]]:
     """``count`` draws over windows of 32, new ones in every epoch."""
-    tokens, vocab, drawn = Tokens.of(tokenizer, texts), tokenizer.vocabulary, []
+    tokens, vocab, drawn = as_tokens(recipe, tokenizer, texts), tokenizer.vocabulary, []
     windows: Any = dataclasses.replace(recipe.windows, length=min(recipe.windows.length, 32))
     length = recipe.objective.window_length(windows.length)
     for epoch in range(100):
