@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from plume.models.dropout import dropout
-from plume.models.tiles import HIDDEN, Tiling, attend_own_tiles, attend_tiles, cut
+from plume.models.tiles import HIDDEN, Tiling, attend_other_tiles, attend_own_tiles, attend_tiles, cut
 from plume.slots import NEVER, Slots
 
 Kernel = Literal["tiles", "plain", "sdpa", "flex"]
@@ -130,6 +130,14 @@ def attend_merged(
         return attend_own_tiles(qkv, sight.tiling, scale=scale, rate=rate, bias=bias)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return attend(q, k, v, sight, scale=scale, bias=bias, rate=rate).transpose(1, 2)
+
+
+def attend_across(q: Tensor, kv: Tensor, sight: Sight, *, scale: float, rate: float = 0.0) -> Tensor:
+    """Attention to what one matmul made of another stack, [R, H, Q, d], [R, H, 2, K, d] -> [R, H, Q, d]."""
+    if sight.tiling is not None:
+        return attend_other_tiles(q, kv, sight.tiling, scale=scale, rate=rate)
+    k, v = kv.unbind(2)
+    return attend(q, k, v, sight, scale=scale, rate=rate)
 
 
 def attend(

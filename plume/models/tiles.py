@@ -201,6 +201,13 @@ def attend_own_tiles(
     return cast(Tensor, _OwnTiles.apply(qkv, bias, tiling, scale, rate))  # type: ignore[no-untyped-call]
 
 
+def attend_other_tiles(q: Tensor, kv: Tensor, tiling: Tiling, *, scale: float, rate: float) -> Tensor:
+    """[R, H, L, d], [R, H, 2, K, d] -> [R, H, L, d]: keys and values of another stack, and their gradients, in one
+    place, so that nothing has to be put together on the way back."""
+    out = _OtherTiles.apply(q.transpose(1, 2), kv.permute(0, 3, 2, 1, 4), tiling, scale, rate)  # type: ignore[no-untyped-call]
+    return cast(Tensor, out).transpose(1, 2)
+
+
 @lru_cache(maxsize=32)
 def _before(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
     return torch.full((queries, keys), HIDDEN, dtype=dtype).triu(1 + keys - queries)
@@ -353,3 +360,21 @@ class _Tiles(torch.autograd.Function):
         to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         _backward((q, k, v), grad, saved, (dq, dk, dv), to_bias, ctx.tiling, ctx.scale, ctx.rate)
         return dq, dk, dv, to_bias, None, None, None
+
+
+class _OtherTiles(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, kv: Tensor, tiling: Tiling, scale: float, rate: float) -> Tensor:
+        out, saved = _forward((q, *kv.unbind(2)), None, tiling, scale, rate)
+        ctx.save_for_backward(q, kv, *saved)
+        ctx.tiling, ctx.scale, ctx.rate = tiling, scale, rate
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, kv, *saved = ctx.saved_tensors
+        dq, dkv = _room(q, ctx.tiling), _room(kv, ctx.tiling)
+        parts, below = (q, *kv.unbind(2)), (dq, *dkv.unbind(2))
+        _backward(parts, grad, saved, below, None, ctx.tiling, ctx.scale, ctx.rate)
+        return dq, dkv, None, None, None

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
-from plume.models.activations import Activation, activate
-from plume.models.attention import Sight, attend, attend_merged, look
+from plume.models.activations import Activation, activate, gated
+from plume.models.attention import Sight, attend, attend_across, attend_merged, look
 from plume.models.backbone import Hidden, Init
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
@@ -458,15 +458,14 @@ class Layer(nn.Module):
     def _ask(self, x: Tensor, across: Sight, answers: Tensor) -> Tensor:
         q: Tensor = self.cross_q(x)
         q = q.view(*q.shape[:2], self.config.num_heads, -1).transpose(1, 2)
-        k, v = answers.unbind(2)
         rate = self.config.attention_dropout * self.training
-        return attend(q, k, v, across, scale=self.scale, rate=rate).transpose(1, 2).flatten(2)
+        return attend_across(q, answers, across, scale=self.scale, rate=rate).transpose(1, 2).flatten(2)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
             y = activate(self.up(x), self.config.activation)
         else:
-            y = activate(self.gate(x), self.config.activation) * self.up(x)
+            y = gated(self.gate(x), self.up(x), self.config.activation)
         fed: Tensor = self.down(dropout(y, self.config.activation_dropout, self.training))
         return fed
 

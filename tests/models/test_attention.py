@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.models import tiles
-from plume.models.attention import attend, attend_merged, look, seen
+from plume.models.attention import attend, attend_across, attend_merged, look, seen
 from plume.models.positions import Positions
 from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
@@ -87,6 +87,31 @@ def test_kernels_agree_forward_and_backward_on_any_ranks(made, packed, laid_out,
     for kernel in ("plain", "sdpa", "tiles"):
         for mine, right in zip(outcome(through(kernel), qkv, g, real), expected, strict=True):
             torch.testing.assert_close(mine, right, rtol=0, atol=1e-10, msg=lambda m, k=kernel: f"{k}: {m}")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=5), st.booleans())
+def test_another_stack_is_seen_alike_by_all_kernels(sizes, packed):
+    """Keys and values in one tensor, whose gradient is one too: the tiles' own way through cross-attention."""
+    made = [Example(Slots.bidirectional(np.full(n, 1)), Slots.causal(np.full(m, 1))) for n, m in sizes]
+    batch = collate(made, packed=packed)
+    keys, queries = batch.inputs, batch.decoder_inputs
+    q = torch.randn(*queries.input_ids.shape, H, D, dtype=torch.float64).transpose(1, 2)
+    kv = torch.randn(*keys.input_ids.shape, 2, H, D, dtype=torch.float64)
+    g = torch.randn_like(q) * (queries.document_ids >= 0)[:, None, :, None]
+    found = []
+    for kernel in ("tiles", "plain", "sdpa"):
+        sight = look(queries, keys, num_heads=H, cross=True, kernel=kernel)
+        a, b = q.clone().requires_grad_(), kv.clone().requires_grad_()
+        out = attend_across(a, b.permute(0, 3, 2, 1, 4), sight, scale=0.5)
+        found.append((out * (g != 0), *torch.autograd.grad(out, (a, b), g)))
+    expected = by_hand(
+        q * 0.5 * D**0.5, *kv.permute(2, 0, 3, 1, 4).unbind(0), seen(queries, keys, cross=True)
+    )
+    torch.testing.assert_close(found[0][0], expected * (g != 0), rtol=0, atol=1e-10)
+    for others in found[1:]:
+        for mine, right in zip(found[0], others, strict=True):
+            torch.testing.assert_close(mine, right, rtol=0, atol=1e-10)
 
 
 @pytest.mark.filterwarnings(UNCOMPILED)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from plume.errors import UserError
-from plume.models.activations import activate
+from plume.models import activations
+from plume.models.activations import activate, gated
 from plume.models.dropout import add_dropped, dropout, gain, kept, random_bytes, threshold
 from plume.models.embedding import Embedding
 from plume.models.heads import PooledHead, TokenHead
@@ -132,6 +133,28 @@ def test_activations_equal_torchs(name, dtype, tolerance):
     y = activate(extreme * 1, name)
     y.sum().backward()
     assert y.tolist() == [0.0, extreme[1].item()] and extreme.grad.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 4e-6), (torch.bfloat16, 4e-2)]
+)
+def test_a_gate_is_an_activation_times_the_other(name, dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(activations, "CHUNK", 100)  # many pieces, the last one shorter
+    reference = {"gelu": F.gelu, "relu": F.relu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}[name]
+    x = torch.linspace(-6, 6, 7 * 61, dtype=torch.float64).to(dtype).view(7, 61)
+    up, g = torch.randn_like(x), torch.randn_like(x)
+    values = []
+    for function in (lambda a, b: gated(a * 1, b, name), lambda a, b: reference(a) * b):
+        for grad in (g, g.T.contiguous().T):
+            a, b = x.clone().requires_grad_(), up.clone().requires_grad_()
+            y = function(a, b)
+            y.backward(grad)
+            values.append((y.detach(), a.grad, b.grad))
+    for ours, theirs in zip(sum(values[:2], ()), sum(values[2:], ()), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    with torch.no_grad():
+        assert torch.equal(gated(x.clone(), up, name), reference(x) * up)
 
 
 # positions
