@@ -136,6 +136,14 @@ def _file_of(name: str, sources: Sources) -> str | None:
     return None
 
 
+def all_is_there(sources: Sources) -> Iterator[str]:
+    """What is imported is in the repository: a file that git ignores is there on one machine alone."""
+    for path, tree in modules(sources, "plume/"):
+        for line, name in imports(path, tree):
+            if name.startswith("plume.") and _file_of(name, sources) is None:
+                yield f"{path}:{line}: {name} is no file that git knows"
+
+
 def text_knows_no_torch(sources: Sources) -> Iterator[str]:
     """From raw text to windows there is no torch, lazily neither; slots.py imports it."""
     for path, tree in modules(sources, "plume/text/"):
@@ -257,8 +265,8 @@ def no_machine(sources: Sources) -> Iterator[str]:
                 yield f"{path}:{number}: {found.group()}"
 
 
-RULES = (floors, circles, text_knows_no_torch, import_by_name, sizes, names, objectives_in_use, nothing_runs_data,
-         nothing_is_put_off, no_machine)  # fmt: skip
+RULES = (floors, circles, all_is_there, text_knows_no_torch, import_by_name, sizes, names, objectives_in_use,
+         nothing_runs_data, nothing_is_put_off, no_machine)  # fmt: skip
 
 PLANTED: tuple[tuple[Callable[[Sources], Iterator[str]], str, str], ...] = (
     (floors, "plume/models/planted.py", "from plume.objectives.causal import CausalLM"),
@@ -267,6 +275,7 @@ PLANTED: tuple[tuple[Callable[[Sources], Iterator[str]], str, str], ...] = (
     (floors, "plume/slots.py", "import plume.config"),
     (floors, "plume/training/planted.py", "from plume import load"),
     (floors, "plume/annex/__init__.py", ""),
+    (all_is_there, "plume/models/planted.py", "def f():\n    from plume.models.nowhere import X"),
     (circles, "plume/models/planted.py", "from plume.models.planted import X"),
     (text_knows_no_torch, "plume/text/planted.py", "def f():\n    import torch"),
     (text_knows_no_torch, "plume/text/planted.py", "from plume.slots import Slots"),
