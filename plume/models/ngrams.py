@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from plume.errors import UserError
 from plume.models.counts import Counts, check, joined, laid_out
 from plume.models.smoothing import NAMES, Discounts, KneserNey, Laplace, Smoothed, Smoothing, smooth
+from plume.models.storage import writing
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -413,7 +414,8 @@ class NGrams:
         }
         path = Path(path)
         aside = path.with_name(path.name + ".part")
-        save_file(tensors, aside, {"plume": json.dumps(header)})
+        with writing(path):
+            save_file(tensors, aside, {"plume": json.dumps(header)})
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)

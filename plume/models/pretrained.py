@@ -19,6 +19,7 @@ from plume.models.embedding import Embedding, Linear, SelfStarting
 from plume.models.heads import Head, PooledHead
 from plume.models.norms import RMSNorm
 from plume.models.positions import Buckets, Positions
+from plume.models.storage import writing
 from plume.seeding import key
 from plume.vocabulary import Vocabulary
 
@@ -166,7 +167,8 @@ class PretrainedModel(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write ``state()`` as one safetensors file."""
-        save_file({name: t.contiguous() for name, t in self.state().items()}, path)
+        with writing(path):
+            save_file({name: t.contiguous() for name, t in self.state().items()}, path)
 
     def load(self, path: Path) -> None:
         """Read what ``save`` wrote.

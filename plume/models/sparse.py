@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from plume.errors import UserError
+from plume.models.storage import writing
 from plume.models.vectors import Bags, Terms, TfIdf
 
 Ints = NDArray[np.int64]
@@ -219,7 +220,8 @@ class SparseModel:
             "labels": json.dumps(self.labels, ensure_ascii=False),
             "weighting": json.dumps(asdict(self.weighting)),
         }
-        save_file(arrays, path, header)
+        with writing(path):
+            save_file(arrays, path, header)
 
     @staticmethod
     def load(path: Path) -> SparseModel:

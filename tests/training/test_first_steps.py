@@ -15,6 +15,7 @@ from plume import config
 from plume.commands.chat import chat
 from plume.commands.pretrain import lines_of, summary
 from plume.errors import UserError
+from plume.models import interop
 from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
 from plume.objectives.causal import CausalLM
@@ -181,3 +182,17 @@ def test_a_loss_of_several_heads_shows_each_as_it_can_be_judged(
     assert set(result["train_losses"]) == {"masked_token", "replaced"} == set(result["dev_losses"])
     assert f"(masked_token {generator:.4f}, replaced {judge:.4f})" in lines_of(result)
     assert "train_losses" not in summary(plume.load(pretrain(GPT, data=[text], out=tmp_path / "gpt")))
+
+
+def test_weights_that_cannot_be_written_are_told_in_a_sentence(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join(documents("en", 60)), encoding="utf-8")
+    run = plume.load(
+        pretrain(replace(GPT, model=replace(SHAPE, norm_order="pre")), data=[text], out=tmp_path / "a")
+    )
+    (tmp_path / "full" / "w.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"w\.safetensors cannot be written .*make room"):
+        run.network.save(tmp_path / "full" / "w.safetensors")
+    (tmp_path / "hf" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be written"):
+        interop.folder.write(tmp_path / "hf", {}, run.network.state(), {})

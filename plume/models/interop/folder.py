@@ -16,6 +16,7 @@ from plume.errors import UserError
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.pickled import read_pickled
 from plume.models.pretrained import Backbone, PretrainedModel, read_weights
+from plume.models.storage import writing
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
 
@@ -251,7 +252,8 @@ def write(
 ) -> None:
     """Write a folder that ``transformers`` loads. ``tokenizer``: file name -> contents."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    with writing(folder / "model.safetensors"):
+        save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(
         json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
