@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.text import numbering
-from plume.text.numbering import BlankWords
+from plume.text.boundaries import codepoints
+from plume.text.numbering import BlankWords, Numbers
 from plume.text.tokenizers import blank_separated
 
 WORDS = [
@@ -58,6 +59,17 @@ def test_no_word_is_taken_for_another_of_the_same_hash() -> None:
     number._table._hashes[:2] = number._table._hashes[1]
     number._table._slots[number._table._slots >= 0] = 0
     assert number(["ca"])[0].tolist() == [0]
+
+
+def test_a_table_that_grows_forgets_nothing() -> None:
+    table = Numbers()
+    for count in (5, 1_500, 3_000, 9_000):
+        words = [f"w{i}" for i in range(count)]
+        ends = np.cumsum([len(word) for word in words])
+        spans = codepoints("".join(words)), ends - [len(word) for word in words], ends
+        assert table.number(*spans).tolist() == table.known(*spans).tolist() == list(range(count))
+    assert table.names() == words and len(table) == count
+    assert table.known(codepoints("w9000w1"), np.array([0, 5]), np.array([5, 7])).tolist() == [-1, 1]
 
 
 @settings(max_examples=50, deadline=None)
