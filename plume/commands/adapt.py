@@ -69,6 +69,11 @@ def adapt(
         )
     if source.is_file():
         raise UserError(f"{source} is a file: make a run of it first, with plume import {source} --out RUN")
+    if RunFolder(source).ngrams.is_file():
+        raise UserError(
+            f"{source} is an n-gram model: it counts, and has nothing to adapt. Say tfidf:words in its place to learn "
+            f"labels from counted words, or name the run of a network"
+        )
     if not RunFolder(source).config.is_file() or not RunFolder(source).checkpoints.is_dir():
         raise UserError(
             f"{source} is no run with checkpoints (plume import makes one of a Hugging Face folder)"

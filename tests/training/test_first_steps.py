@@ -24,6 +24,7 @@ from plume.objectives.mixture import Mixture
 from plume.objectives.sequence_to_sequence import SequenceToSequence
 from plume.text.tokenizers import Characters
 from plume.text.windows import PackedStream
+from plume.training.folder import RunFolder
 from plume.training.pretraining import pretrain
 from plume.training.settings import Pretraining, Training
 from plume.training.starts import open_start, unlike
@@ -196,3 +197,11 @@ def test_weights_that_cannot_be_written_are_told_in_a_sentence(tmp_path: Path) -
     (tmp_path / "hf" / "model.safetensors").mkdir(parents=True)
     with pytest.raises(UserError, match=r"model\.safetensors cannot be written"):
         interop.folder.write(tmp_path / "hf", {}, run.network.state(), {})
+
+
+def test_counts_are_not_adapted_and_the_sentence_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").ngrams.touch()
+    (tmp_path / "d.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"run is an n-gram model: .* tfidf:words in its place"):
+        plume.adapt(tmp_path / "run", data=tmp_path / "d.csv", out=tmp_path / "out")
