@@ -1,7 +1,10 @@
 """Steps of ELECTRA, T5, BART and XLNet beside a plain loop over ``transformers``' classes.
 
-    python benchmarks/paradigm_peers.py [electra t5 bart xlnet] [--layers 4 --width 256] [--batch 16] [--rounds 30]
-                                        [--precision auto|bf16|fp32]
+    python benchmarks/paradigm_peers.py [electra t5 t5:small bart xlnet] [--layers 4 --width 256] [--batch 16]
+                                        [--length 128] [--rounds 30] [--precision auto|bf16|fp32]
+
+A name alone is its ``tiny`` recipe. T5 is there twice, for its two versions' steps cost different things: ``t5`` is
+v1.1, gated and without dropout, ``t5:small`` the paper's v1.0, with ReLU and dropout everywhere.
 
 The same examples on both sides, drawn by Plume's objectives from the text that comes with it: packed rows here, rows
 padded by a collator there. Same shape, dropout and allocator, fused AdamW, no gradient clipping; bf16 autocast where
@@ -73,7 +76,8 @@ def t5(shape: TransformerConfig, size: int) -> Peer:
     model = T5ForConditionalGeneration(T5Config(
         vocab_size=size, d_model=shape.d_model, d_kv=shape.head_width, d_ff=shape.d_ff, num_layers=shape.num_layers,
         num_decoder_layers=shape.num_decoder_layers, num_heads=shape.num_heads, dropout_rate=shape.dropout,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False, use_cache=False)).train()  # fmt: skip
+        feed_forward_proj="gated-gelu" if shape.gated else "relu", tie_word_embeddings=shape.tie_head,
+        use_cache=False)).train()  # fmt: skip
     return Peer(model, lambda given: model(**given).loss)
 
 
@@ -170,13 +174,15 @@ def padded_xlnet(examples: Sequence[Example[Any]], pad_id: int) -> Padded:
 PEERS: dict[str, tuple[Callable[[TransformerConfig, int], Peer], Callable[..., Padded]]] = {
     "electra": (electra, padded_electra),
     "t5": (t5, padded_pair),
+    "t5:small": (t5, padded_pair),
     "bart": (bart, padded_pair),
     "xlnet": (xlnet, padded_xlnet),
 }
 
 
 def measure(name: str, texts: Texts, args: argparse.Namespace) -> str:
-    recipe = widened(config.resolve(f"{name}:tiny"), args.layers, args.width)
+    recipe = widened(config.resolve(name if ":" in name else f"{name}:tiny"), args.layers, args.width)
+    recipe = config.override(recipe, [f"windows.length={args.length}"])
     store, vocab = texts.stored(recipe)
     reading = Reading(recipe.objective.window_length(recipe.windows.length), args.batch)
     plan: Any = recipe.windows.plan(store.split("train"), vocab, reading)
@@ -237,6 +243,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=128, help="slots a window")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     args = parser.parse_args()
