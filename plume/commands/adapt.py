@@ -13,7 +13,7 @@ from plume.commands.words import Flag, Json, Paths, TextColumn, TrustCode, paths
 from plume.errors import UserError
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import BackboneConfig
+    from plume.models.backbone import BackboneConfig
     from plume.runs import Run
     from plume.training.settings import Adaptation
     from plume.training.sparse import Sparse

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from plume.errors import UserError
 from plume.generation.packing import PackedLinear, packable, prepared
+from plume.models.backbone import Hidden
 from plume.models.heads import TokenHead
 from plume.models.memory import Kept, follow
-from plume.models.pretrained import Hidden
 from plume.slots import NEVER, Example, Memory, Slots, collate
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone, PretrainedModel
+    from plume.models.backbone import Backbone
+    from plume.models.pretrained import PretrainedModel
     from plume.slots import Array
 
 

@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plume.errors import UserError
-from plume.models.backbone import Backbone as Backbone
-from plume.models.backbone import BackboneConfig as BackboneConfig
-from plume.models.backbone import Hidden as Hidden
+from plume.models.backbone import Backbone, BackboneConfig
 from plume.models.embedding import Embedding, Linear, SelfStarting
 from plume.models.heads import Head, PooledHead
 from plume.models.norms import RMSNorm

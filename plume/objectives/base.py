@@ -20,7 +20,8 @@ from plume.slots import Batch, Example, Loss, Losses, Memory, Slots
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone, Hidden, PretrainedModel
+    from plume.models.backbone import Backbone, Hidden
+    from plume.models.pretrained import PretrainedModel
     from plume.slots import Array
 
 Source = TypeVar("Source")

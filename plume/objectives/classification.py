@@ -14,7 +14,7 @@ from plume.slots import IGNORE, Example, Slots
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
     from plume.slots import Array
 
 

@@ -16,7 +16,7 @@ from plume.text.windows import Grain, Window
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
     from plume.slots import Array
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]

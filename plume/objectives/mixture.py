@@ -23,7 +23,7 @@ from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
     from plume.slots import Array
 
 # The number of a member. A window's label: the one it was cut for. Given, at each slot: the one that made the example.

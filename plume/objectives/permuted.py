@@ -25,7 +25,7 @@ from plume.text.windows import ADVANCE, Window
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone, Hidden
+    from plume.models.backbone import Backbone, Hidden
     from plume.slots import Array
 
 REMEMBERED = "remembered"  # given: 1 at the slots that the next window of the row may look back to

@@ -23,7 +23,7 @@ from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
     from plume.slots import Array
 
 Mode = Literal["bidirectional", "seq2seq", "left_to_right", "right_to_left"]

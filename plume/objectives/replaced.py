@@ -25,7 +25,7 @@ from plume.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plume.models.pretrained import Backbone
+    from plume.models.backbone import Backbone
     from plume.slots import Array
 
 # Labels of "replaced"; SAMPLED: which of the two, the generator decides.

@@ -24,7 +24,8 @@ from plume.text.windows import Window
 from plume.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from plume.models.pretrained import Backbone, PretrainedModel
+    from plume.models.backbone import Backbone
+    from plume.models.pretrained import PretrainedModel
     from plume.models.skipgram_kernels import Tables
     from plume.slots import Array
 

@@ -9,9 +9,10 @@ import torch
 from plume import config
 from plume.errors import UserError
 from plume.models import interop
+from plume.models.backbone import Backbone
 from plume.models.heads import Head
 from plume.models.ngrams import NGrams
-from plume.models.pretrained import Backbone, PretrainedModel, has_weights
+from plume.models.pretrained import PretrainedModel, has_weights
 from plume.models.sparse import SparseModel
 from plume.objectives.causal import CausalLM
 from plume.objectives.published import objective_of

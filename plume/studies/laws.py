@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.backbone import BackboneConfig
+from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.seeding import rng

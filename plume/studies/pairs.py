@@ -17,7 +17,8 @@ import torch
 from plume import config
 from plume.config.sentences import listed
 from plume.errors import UserError
-from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.backbone import BackboneConfig
+from plume.models.pretrained import PretrainedModel
 from plume.objectives.base import Objective
 from plume.slots import Example, Slots, collate
 from plume.studies import laws

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from plume import config
 from plume.errors import UserError
+from plume.models.backbone import BackboneConfig
 from plume.models.bilstm import BiLSTMConfig
 from plume.models.convolution import ConvolutionConfig
 from plume.models.lookup import LookupConfig
-from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import ask

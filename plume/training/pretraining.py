@@ -9,8 +9,9 @@ from typing import Any
 
 from plume import config
 from plume.errors import UserError
+from plume.models.backbone import Backbone
 from plume.models.heads import Head
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.text import extending
 from plume.text.files import find, look, passed_over
 from plume.text.readers import Report, check, read

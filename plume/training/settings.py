@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from plume.models.pretrained import BackboneConfig
+from plume.models.backbone import BackboneConfig
 from plume.objectives.base import Objective
 from plume.objectives.mixture import Mixture
 from plume.text.tokenizers import TokenizerConfig

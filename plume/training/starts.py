@@ -14,7 +14,8 @@ from torch import Tensor
 from plume import config
 from plume.errors import UserError
 from plume.models import interop
-from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.backbone import BackboneConfig
+from plume.models.pretrained import PretrainedModel
 from plume.text.tokenizers import Tokenizer
 from plume.training.checkpoints import Checkpoints
 from plume.training.folder import RunFolder

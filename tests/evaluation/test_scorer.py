@@ -15,9 +15,10 @@ from plume.errors import UserError
 from plume.evaluation import answerers
 from plume.evaluation.answerers import Answer, Question
 from plume.evaluation.scorer import Mode, Perplexity, Scorer, spans
+from plume.models.backbone import Backbone
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.ngrams import NGrams
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.recurrent import RecurrentConfig
 from plume.models.smoothing import KneserNey
 from plume.models.transformer import TransformerConfig

@@ -14,8 +14,9 @@ from plume.generation.language_models import AskingNetwork, CausalNetwork, langu
 from plume.generation.packing import PackedLinear, packable, prepared
 from plume.generation.sampling import Decoding
 from plume.models import interop
+from plume.models.backbone import BackboneConfig
 from plume.models.heads import PooledHead
-from plume.models.pretrained import BackboneConfig, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.models.backbone import Backbone
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.encoders import ACTIVATIONS
 from plume.models.interop.folder import (
@@ -31,7 +32,7 @@ from plume.models.interop.folder import (
     whole_state,
     write,
 )
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 

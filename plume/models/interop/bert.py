@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plume.models.backbone import Backbone
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop import encoders
 from plume.models.interop.encoders import Family
@@ -17,7 +18,7 @@ from plume.models.interop.folder import (
     tokenizer_files,
     write,
 )
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plume.models.backbone import Backbone
 from plume.models.heads import Head, PooledHead
 from plume.models.interop import encoders
 from plume.models.interop.encoders import Family
@@ -18,7 +19,7 @@ from plume.models.interop.folder import (
     tokenizer_files,
     write,
 )
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.replaced import Generator, ReplacedHead
 from plume.models.transformer import Transformer, TransformerConfig
 from plume.vocabulary import Vocabulary

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.models.backbone import Backbone
 from plume.models.bilstm import BiLSTM, BiLSTMConfig
 from plume.models.characters import CHARACTERS
 from plume.models.heads import Head
 from plume.models.interop.folder import Imported
-from plume.models.pretrained import Backbone, PretrainedModel
+from plume.models.pretrained import PretrainedModel
 from plume.models.sampled_softmax import SampledSoftmax
 from plume.vocabulary import Vocabulary
 

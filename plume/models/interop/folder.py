@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.models.backbone import Backbone
 from plume.models.heads import Head, PooledHead, TokenHead
 from plume.models.interop.pickled import read_pickled
-from plume.models.pretrained import Backbone, PretrainedModel, read_weights
+from plume.models.pretrained import PretrainedModel, read_weights
 from plume.models.storage import writing
 from plume.models.transformer import TransformerConfig
 from plume.vocabulary import Vocabulary
