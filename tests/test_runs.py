@@ -97,11 +97,11 @@ def test_what_each_can_do(gpt: Run, bert: Run, mood: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("kind", "call", "sentence"),
     [
-        ("gpt", lambda run: run.fill_mask("[MASK]"), "gpt cannot fill_mask .*next_token.* bert:tiny"),
+        ("gpt", lambda run: run.fill_mask("[MASK]"), "gpt cannot fill masks .*next_token.* bert:tiny"),
         ("gpt", lambda run: run.classify("x"), "gpt cannot classify .*plume adapt"),
         ("mood", lambda run: run.generate("x"), "mood cannot generate .*label.* gpt:tiny"),
-        ("mood", lambda run: run.logits("x"), "mood cannot logits"),
-        ("mood", lambda run: run.loglikelihood("x", "y"), "mood cannot loglikelihood"),
+        ("mood", lambda run: run.logits("x"), "mood cannot say how likely each token is"),
+        ("mood", lambda run: run.loglikelihood("x", "y"), "mood cannot say how likely a text is"),
         ("bert", lambda run: run.fill_mask("no mask"), r"there is no \[MASK\] in 'no mask'"),
         ("bert", lambda run: run.fill_mask("[MASK]" + " 老人" * 60), "can read 40"),
         ("bert", lambda run: run.embed(""), "empty"),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from plume.models.ngrams import NGrams
     from plume.runs import Run
 
+_HELD = ("config.json", "model.safetensors", "model.arpa", "vectors.bin", "vectors.txt")
+
 
 def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) -> Path:
     """Write a run (a folder or a loaded one) as a Hugging Face folder, an n-gram model as ``model.arpa`` and its
@@ -35,6 +37,8 @@ def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) ->
     folder = Path(to)
     if (folder / "checkpoints").exists() or (folder / "run.json").exists():
         raise UserError(f"{folder} is a run: export to a folder of its own")
+    if held := next((name for name in _HELD if (folder / name).exists()), None):
+        raise UserError(f"{folder} holds a model already ({held}): choose another --to, or remove it first")
     if isinstance(loaded.model, NGrams):
         _export_arpa(loaded, loaded.model, folder)
         return folder
@@ -55,8 +59,6 @@ def export(run: str | Path | Run, *, to: str | Path, part: str | None = None) ->
 def _export_arpa(run: Run, model: NGrams, folder: Path) -> None:
     from plume.models import arpa
 
-    if (folder / "model.arpa").exists():
-        raise UserError(f"{folder} holds a model.arpa already: choose another --to")
     words = run.tokenizer.pieces(range(model.vocab_size))
     for id, name in ((run.tokenizer.vocabulary.unk, arpa.UNKNOWN), (model.eos, arpa.END)):
         if id is not None:

@@ -138,6 +138,8 @@ def _draw(
 
     name = given if isinstance(given, str) else type(given).__name__
     recipe = config.resolve(given) if isinstance(given, str) else config.checked(given)
+    if tasks is not None and not isinstance(recipe, Pretraining):
+        raise UserError(f"{name} is a {type(recipe).__name__}, which mixes no tasks: leave --tasks out")
     if isinstance(recipe, Counting | Sparse):
         return [picture_of_counts(recipe, _run_of(given), name, text, slots, language)]
     if not isinstance(recipe, Pretraining | Adaptation):
@@ -146,8 +148,7 @@ def _draw(
     small = small_texts(recipe, language)
     rows: dict[str, list[tuple[str, ...]]] = {}
     if tasks is not None:
-        if not isinstance(recipe, Pretraining):
-            raise UserError(f"{name} is a {type(recipe).__name__}, which mixes no tasks: leave --tasks out")
+        assert isinstance(recipe, Pretraining)
         recipe, files = with_tasks(recipe, tasks)
         assert recipe.tasks is not None
         rows = {task.name: first_rows(task, files[task.name]) for task in recipe.tasks.members}

@@ -15,6 +15,12 @@ from plume.objectives.classification import Classification
 
 Model = PretrainedModel | NGrams | SparseModel
 ASKED = ("next_token", "masked_token", "permuted_token")  # the head that ``logits`` asks, the first there is
+_WORDS = {
+    "fill_mask": "fill masks", "loglikelihood": "say how likely a text is", "nearest": "find the nearest words",
+    "loglikelihood_rolling": "say how likely a text is", "logits": "say how likely each token is",
+    "embed": "embed a text", "hidden_states": "give hidden states", "analogy": "complete an analogy",
+    "similarity": "compare two words",
+}  # fmt: skip
 _WANTS = {
     "generate": "a head that says how likely each token is, as gpt:tiny has (ELMo and vectors have none)",
     "fill_mask": "a model that was pretrained to fill masks, such as one by bert:tiny",
@@ -68,4 +74,4 @@ def require(method: str, name: str, model: Model, objective: Objective[Any]) -> 
     if isinstance(model, PretrainedModel):
         heads = ", ".join(model.heads) or "none"
     wanted = _WANTS.get(method, _WANTS["generate"])
-    raise UserError(f"{name} cannot {method} (its heads: {heads}); that takes {wanted}")
+    raise UserError(f"{name} cannot {_WORDS.get(method, method)} (its heads: {heads}); that takes {wanted}")

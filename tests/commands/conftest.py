@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from plume.__main__ import main
+from plume.training.pretraining import draw_curve as DRAW_CURVE
 from tests.conftest import documents
 
 SMALL = [
@@ -73,7 +74,10 @@ def house(
     language: str, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> House:
     if language not in _built:
-        _built[language] = _build(language, tmp_path_factory.mktemp(language), capsys)
+        # Whichever test comes first: its patches are not the house's.
+        with pytest.MonkeyPatch.context() as plain:
+            plain.setattr("plume.training.pretraining.draw_curve", DRAW_CURVE)
+            _built[language] = _build(language, tmp_path_factory.mktemp(language), capsys)
     return _built[language]
 
 

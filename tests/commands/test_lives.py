@@ -114,7 +114,7 @@ def check_can(run: plume.Run, expected: set[str], text: str) -> None:
         if name in run.can:
             assert attempt(), name
             continue
-        with pytest.raises(UserError, match=f"cannot {name.partition('_rolling')[0]}"):
+        with pytest.raises(UserError, match="cannot (generate|fill|say|embed|give|classify)"):
             attempt()
 
 

@@ -169,6 +169,10 @@ def test_export_and_import_give_the_same_model_back(
     assert code == 2 and "holds a run already" in err
     code, _, err = call(capsys, "export", run, "--to", run)
     assert code == 2 and "folder of its own" in err
+    before = (tmp_path / "hf" / "model.safetensors").read_bytes()
+    code, _, err = call(capsys, "export", house.root / "gpt", "--to", tmp_path / "hf")
+    assert code == 2 and "holds a model already (config.json)" in err
+    assert (tmp_path / "hf" / "model.safetensors").read_bytes() == before
 
 
 def test_an_imported_run_can_be_adapted(

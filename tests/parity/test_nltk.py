@@ -50,7 +50,7 @@ def test_maximum_likelihood_is_nltks(language: str, order: int, record_property:
             largest = max(largest, abs(got[id] - wanted))
             compared += 1
     record_property("precision", "fp64")
-    record_property("p", largest)
+    record_property("p", float(largest))
     assert compared > 30
 
 

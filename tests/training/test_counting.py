@@ -73,9 +73,9 @@ def test_each_recipe_makes_a_run_that_answers(tmp_path: Path, language: str, nam
         assert (total <= 1 + 1e-6).all()
     else:
         assert total.numpy() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(UserError, match=r"is an n-gram model|cannot fill_mask"):
+    with pytest.raises(UserError, match=r"is an n-gram model|cannot fill masks"):
         run.embed("x")
-    with pytest.raises(UserError, match="cannot fill_mask"):
+    with pytest.raises(UserError, match="cannot fill masks"):
         run.fill_mask("[MASK]")
     assert "bytes each" in repr(run.facts()) and "NGrams" not in run._repr_html_()
 
