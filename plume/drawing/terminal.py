@@ -62,8 +62,16 @@ def _panel(picture: Picture, width: int) -> Panel:
     for listing in picture.listings:
         parts += [Text(), _listing(listing)]
     legend = [Text(), _legend(picture)] if picture.stacks else []
-    parts += [*legend, Text(), *(Text(f"• {sentence}") for sentence in picture.says)]
+    parts += [*legend, Text(), _says(picture.says)]
     return Panel(Group(*parts), title=Text(picture.title, style="bold"), title_align="left", padding=(0, 1))
+
+
+def _says(sentences: Sequence[str]) -> Table:
+    """Each with its bullet, in a column of its own: Chinese, which has no blanks, would else begin below it."""
+    listed = Table.grid(padding=(0, 1))
+    for sentence in sentences:
+        listed.add_row("•", Text(sentence))
+    return listed
 
 
 def _strip(stack: Stack, picture: Picture, width: int) -> list[RenderableType]:
