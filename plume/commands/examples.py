@@ -22,7 +22,7 @@ from plume.models.transformer import TransformerConfig
 from plume.objectives.base import Objective
 from plume.objectives.classification import Classification, Labelled
 from plume.seeding import rng
-from plume.slots import Array, Example
+from plume.slots import NEVER, Array, Example
 from plume.studies import pairs
 from plume.text.marks import SENTENCE
 from plume.text.readers import read
@@ -221,12 +221,13 @@ def _most_telling(
     recipe: Pretraining, tokenizer: Tokenizer, texts: Sequence[Row], length: int
 ) -> Example[Array] | None:
     """Of many draws the one with most kinds of slots, of segments that begin with a sentence, of slots."""
-    best, best_score = None, (-1, -1.0, -(10**9), False)
+    best, best_score = None, (-1, -1.0, -(10**9), -1, False)
     for window, example in draws(recipe, tokenizer, texts, length):
         states = picture(example, tokenizer.pieces, tokenizer.vocabulary).states
-        # As many slots as there is room for, or a few more: pairs of neighbours may be far more than words.
-        size = len(example.inputs) if len(example.inputs) <= length * 4 // 3 else -len(example.inputs)
-        score = (len(states), _whole(window), size, not window.special[0])
+        # As many slots as there is room for, queries beside them: pairs of neighbours may be far more than words.
+        read = int((example.inputs.visible_at != NEVER).sum())
+        size = read if read <= length else -read
+        score = (len(states), _whole(window), size, len(example.inputs), not window.special[0])
         if score > best_score:
             best, best_score = example, score
     return best

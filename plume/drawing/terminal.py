@@ -69,6 +69,8 @@ def _panel(picture: Picture, width: int) -> Panel:
 def _says(sentences: Sequence[str]) -> Table:
     """Each with its bullet, in a column of its own: Chinese, which has no blanks, would else begin below it."""
     listed = Table.grid(padding=(0, 1))
+    listed.add_column()
+    listed.add_column(overflow="fold")
     for sentence in sentences:
         listed.add_row("•", Text(sentence))
     return listed
