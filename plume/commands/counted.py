@@ -139,10 +139,11 @@ def _bag(
     if not len(here):
         raise UserError("there is no known word in the text: give --text more of it")
     best = here[np.argsort(-values[here], kind="stable")][:slots]
+    shares = values[best].max() <= 1  # only those get bars
     rows = tuple(
         (
-            bags.terms[term], f"{bags.counts[entry]:,}", "" if df is None else f"{df[term]:,}", float(idf[term]),
-            float(values[entry]),
+            bags.terms[term], f"{bags.counts[entry]:,}", "" if df is None else f"{df[term]:,}", f"{idf[term]:.4f}",
+            float(values[entry]) if shares else weighed(values[entry]),
         )
         for entry, term in zip(best.tolist(), bags.columns[best].tolist(), strict=True)
     )  # fmt: skip

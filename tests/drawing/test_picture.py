@@ -342,5 +342,9 @@ def test_a_text_as_the_vector_of_its_terms(language: Language) -> None:
     draw([drawn], console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert often[0] in printed and "■" in printed
+    # A bar is a share of the whole: how often a term occurs is none, nor is its idf, which may be 1.
+    assert all([type(cell) for cell in row[3:]] == [str, float] for row in terms.rows)
+    [counted] = plume.show("bow:words", text=own, language=language).pictures
+    assert (*often, *counted.listings[0].rows[0][2:4], often[1]) == counted.listings[0].rows[0]
     with pytest.raises(plume.UserError, match="no known word"):
         plume.show("bow:words", text="?!")
