@@ -104,7 +104,7 @@ def figure(
         levels = {step: bits for step, _, bits in curve}
         for number, crossing in enumerate(crossed, 1):
             at = (crossing.bytes_read / 1e6, levels[crossing.step])
-            axes.plot(*at, "o", markersize=15, color=ACCENT, zorder=4)
+            axes.plot(*at, "o", markersize=15, color=ACCENT, zorder=4, clip_on=False)
             axes.annotate(
                 str(number),
                 at,
@@ -119,7 +119,16 @@ def figure(
             at = (kill.bytes_read / 1e6, high)
             axes.axvline(at[0], color=SECOND, linewidth=1.2, linestyle=(0, (1, 2)), zorder=2)
             note = words["kill"].format(identical=kill.identical, compared=kill.compared)
-            axes.annotate(note, at, (-6, -4), textcoords="offset points", color=SECOND, va="top", ha="right")
+            axes.annotate(
+                note,
+                at,
+                (-6, -4),
+                textcoords="offset points",
+                color=SECOND,
+                va="top",
+                ha="right",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the highest line lies behind it
+            )
         axes.set_title(words["title"], loc="left", fontsize=13, pad=12, color=INK)
         axes.set_xlabel(words["x"])
         axes.set_ylabel(words["y"])
