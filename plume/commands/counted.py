@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from plume.training.folder import RunFolder
 from plume.training.sparse import Sparse
 
 LIKELIEST = 8
+Levels = Sequence[tuple[np.ndarray[Any, np.dtype[np.float64]], float]]  # ``NGrams.levels``
 
 
 def picture_of_counts(
@@ -58,20 +60,20 @@ def _ngrams(
     def read(some: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
         return " ".join(tokenizer.pieces(some))
 
+    # What each order says after the first t words.
+    after = [model.levels(ids[:t], begins=begins) for t in range(len(ids) + 1)]
     rows: list[tuple[str | float | None, ...]] = []
-    for t, id in enumerate(ids.tolist()):
-        levels = model.levels(ids[:t], begins=begins)
+    for t, (id, levels) in enumerate(zip(ids.tolist(), after, strict=False)):
         before = read(ids[max(0, t - model.order + 1) : t])
         shares = [float(levels[k - 1][0][id]) if k <= len(levels) else None for k in orders]
-        told = phrase(language, "counts.order", k=_answering(model, ids[:t], id, begins))
+        told = phrase(language, "counts.order", k=_answering(levels, id, straight=model.straight))
         rows.append((before, read(ids[t : t + 1]), told, *shares))
     named = (phrase(language, f"counts.{what}") for what in ("context", "next", "answers"))
     shares_of = tuple(phrase(language, "counts.p", k=k) for k in orders)
     listings = [Listing(phrase(language, "counts.text"), (*named, *shares_of), tuple(rows))]
     # Of the text's contexts, one of the longest that has most to choose from.
-    ends = range(1, len(ids) + 1)
-    end = max(ends, key=lambda t: (len(found := model.levels(ids[:t], begins=begins)), _choices(found)))
-    levels = model.levels(ids[:end], begins=begins)
+    end = max(range(1, len(after)), key=lambda t: (len(after[t]), _choices(after[t])))
+    levels = after[end]
     context = read(ids[max(0, end - len(levels) + 1) : end])
     likely: list[tuple[str | float | None, ...]] = []
     for id in np.argsort(-levels[-1][0], kind="stable")[:LIKELIEST].tolist():
@@ -102,19 +104,17 @@ def _counted(recipe: Counting, tokenizer: Tokenizer, corpus: Sequence[str]) -> N
         return NGrams.of(counts, recipe.model.smoothing, never=vocab.special - {eos})
 
 
-def _answering(
-    model: NGrams, history: np.ndarray[tuple[int], np.dtype[np.int64]], id: int, begins: bool
-) -> int:
-    """The highest order that has more to say of a token than what it leaves to the order below."""
-    levels = model.levels(history, begins=begins)
+def _answering(levels: Levels, id: int, *, straight: bool) -> int:
+    """The highest order that has more to say of a token than what it leaves to the order below (``straight``: to the
+    lowest)."""
     for k in range(len(levels), 1, -1):
-        lower = levels[0 if model.straight else k - 2][0]
+        lower = levels[0 if straight else k - 2][0]
         if levels[k - 1][0][id] > levels[k - 1][1] * lower[id] + 1e-15:
             return k
     return 1
 
 
-def _choices(levels: Sequence[tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]]) -> float:
+def _choices(levels: Levels) -> float:
     """How undecided the highest order is: its entropy."""
     p = levels[-1][0]
     return float(-(p[p > 0] * np.log(p[p > 0])).sum())

@@ -138,20 +138,19 @@ def _draw(
 
     name = given if isinstance(given, str) else type(given).__name__
     recipe = config.resolve(given) if isinstance(given, str) else config.checked(given)
-    if tasks is not None and not isinstance(recipe, Pretraining):
-        raise UserError(f"{name} is a {type(recipe).__name__}, which mixes no tasks: leave --tasks out")
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    if tasks is not None:
+        if not isinstance(recipe, Pretraining):
+            raise UserError(f"{name} is a {type(recipe).__name__}, which mixes no tasks: leave --tasks out")
+        recipe, files = with_tasks(recipe, tasks)
+        assert recipe.tasks is not None
+        rows = {task.name: first_rows(task, files[task.name]) for task in recipe.tasks.members}
     if isinstance(recipe, Counting | Sparse):
         return [picture_of_counts(recipe, _run_of(given), name, text, slots, language)]
     if not isinstance(recipe, Pretraining | Adaptation):
         raise UserError(f"{name} is a {type(recipe).__name__}, which has no examples to draw")
     own = rows_of(recipe, [part for part in (text or "").split("\n\n") if part.strip()])
     small = small_texts(recipe, language)
-    rows: dict[str, list[tuple[str, ...]]] = {}
-    if tasks is not None:
-        assert isinstance(recipe, Pretraining)
-        recipe, files = with_tasks(recipe, tasks)
-        assert recipe.tasks is not None
-        rows = {task.name: first_rows(task, files[task.name]) for task in recipe.tasks.members}
     tokenizer = _of_run(given) or on_the_spot(
         recipe, [*own, *small, *(r for rs in rows.values() for r in rs)]
     )

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plume.models.activations import Activation
-from plume.models.backbone import Hidden, Init
+from plume.models.backbone import Hidden, Init, Pool
 from plume.models.characters import CharacterEncoder, Filters
 from plume.models.dropout import dropout
 from plume.models.embedding import Embedding, SelfStarting
-from plume.models.heads import Pool
 from plume.models.recurrent import reversal, turned
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary

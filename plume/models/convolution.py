@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plume.models.activations import Activation
-from plume.models.backbone import Hidden, Init
+from plume.models.backbone import Hidden, Init, Pool
 from plume.models.dropout import dropout
 from plume.models.embedding import Embedding, Linear
-from plume.models.heads import Pool
 from plume.models.memory import follow
 from plume.slots import NEVER, Memory, Slots
 from plume.vocabulary import Vocabulary

@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plume.models.activations import activate
-from plume.models.backbone import Backbone
-from plume.models.backbone import Pool as Pool
-from plume.models.backbone import Reads as Reads
+from plume.models.backbone import Backbone, Pool, Reads
 from plume.models.dropout import dropout as random_dropout
 from plume.models.embedding import SelfStarting
 from plume.models.token_loss import token_loss

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from plume.models.activations import Activation
-from plume.models.backbone import Hidden, Init
+from plume.models.backbone import Hidden, Init, Pool
 from plume.models.embedding import Embedding
-from plume.models.heads import Pool
 from plume.slots import Memory, Slots
 from plume.vocabulary import Vocabulary
 

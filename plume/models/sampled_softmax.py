@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.backbone import Reads
 from plume.models.embedding import SelfStarting
-from plume.models.heads import Asked, Head, Reads
+from plume.models.heads import Asked, Head
 from plume.models.token_loss import token_loss
 from plume.slots import Loss
 

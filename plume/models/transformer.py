@@ -19,10 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from plume.errors import UserError
 from plume.models.activations import Activation, activate, gated
 from plume.models.attention import Sight, attend, attend_across, attend_merged, look
-from plume.models.backbone import Hidden, Init
+from plume.models.backbone import Hidden, Init, Pool
 from plume.models.dropout import add_dropped, dropout
 from plume.models.embedding import Embedding, Linear
-from plume.models.heads import Pool
 from plume.models.memory import Growing, follow
 from plume.models.norms import Norm, RMSNorm
 from plume.models.norms import norm as new_norm

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from plume.models.heads import Head, Pool, PooledHead, TokenHead
+from plume.models.backbone import Pool
+from plume.models.heads import Head, PooledHead, TokenHead
 from plume.objectives.base import Objective
 from plume.slots import IGNORE, Example, Slots
 from plume.vocabulary import Vocabulary

@@ -24,7 +24,8 @@ from plume.evaluation.scorer import Scorer, paired
 from plume.generation.completion import Completion, Delta, complete, stream
 from plume.generation.language_models import HistoryModel, LanguageModel, language_model
 from plume.generation.sampling import Decoding
-from plume.models.heads import Asked, Head, Reads, TokenHead
+from plume.models.backbone import Reads
+from plume.models.heads import Asked, Head, TokenHead
 from plume.models.lookup import Lookup
 from plume.models.ngrams import NGrams
 from plume.models.pretrained import PretrainedModel

@@ -154,9 +154,8 @@ def words(
     about ideographs alone.
     """
     found = 0
-    begun = within = (
-        False  # a word has begun since the last blank; the character before stands between letters
-    )
+    begun = False  # a word has begun since the last blank
+    within = False  # the character before stands between letters
     for i in range(len(kind)):
         k = kind[i]
         if k == space:
@@ -181,9 +180,8 @@ def words(
                 and kind[i + 1] == letter
             )
             new = not within
-        if new or (
-            not begun and k != joiner
-        ):  # what follows a joiner that is joined to nothing is a word too
+        # What follows a joiner that is joined to nothing is a word too.
+        if new or (not begun and k != joiner):
             if begun:
                 ends[found] = i
                 found += 1

@@ -19,14 +19,13 @@ import tokenizers as library
 
 from plume.errors import UserError
 from plume.text.boundaries import codepoints
-from plume.text.encoding import Array
+from plume.text.encoding import Array, Kind
 from plume.text.numbering import Numbers
 from plume.text.readers import clean, valid
 from plume.text.spelling import INNER
 from plume.text.splits import sample
 from plume.text.tokenizing import AT_BLANKS
 from plume.text.tokenizing import Encoding as Encoding
-from plume.text.tokenizing import Kind as Kind
 from plume.text.tokenizing import Tokenizer as Tokenizer
 from plume.text.words import numbered
 from plume.vocabulary import Vocabulary

@@ -29,8 +29,7 @@ from plume.text.detokenizing import (
     byte_pieces,
     metaspace_pieces,
 )  # fmt: skip
-from plume.text.encoding import Array, Flat
-from plume.text.encoding import Kind as Kind
+from plume.text.encoding import Array, Flat, Kind
 from plume.text.marks import SENTENCE
 from plume.text.numbering import BlankWords
 from plume.text.readers import clean, valid

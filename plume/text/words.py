@@ -64,9 +64,8 @@ def _divided(texts: Sequence[str], text: str, starts: Array) -> tuple[Array, Arr
     last = np.cumsum(sizes + 1)  # one past the newline after each text
     lengths = np.diff(np.searchsorted(starts, last), prepend=0)
     characters = codepoints(text).copy()
-    characters[last[:-1] - 1] = ord(
-        "0"
-    )  # between texts nobody need look whether a sentence ends: a text begins
+    # Between texts nobody need look whether a sentence ends: a text begins.
+    characters[last[:-1] - 1] = ord("0")
     sentences = np.searchsorted(starts, np.append(sentence_starts(text, characters), last - sizes - 1))
     return lengths, np.unique(sentences[sentences < len(starts)])
 
@@ -130,10 +129,8 @@ class WordsEncoder:
     ) -> None:
         self._unknown, self._lowercase = unknown, lowercase
         self._spelled = spelled or {}
-        self._table, self._ids = (
-            Numbers(),
-            np.array([*ids.values(), unknown], np.uint32),
-        )  # the last: that of -1
+        self._table = Numbers()
+        self._ids = np.array([*ids.values(), unknown], np.uint32)  # the last: that of -1
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         ends = np.cumsum(lengths)
         self._table.number(codepoints("".join(ids)), ends - lengths, ends)
