@@ -22,6 +22,7 @@ from plume.models.heads import Head
 from plume.objectives.base import Objective
 from plume.seeding import rng
 from plume.slots import Batch, collate
+from plume.training.background import beside
 from plume.training.faults import fault
 from plume.training.parallel import Ranks
 from plume.vocabulary import Vocabulary
@@ -160,8 +161,7 @@ class Loader:
             except BaseException as error:
                 _put(ready, error, over)
 
-        thread = threading.Thread(target=prepare, name="loader", daemon=True)
-        thread.start()
+        thread = beside(prepare, "loader", daemon=True)
         try:
             for _ in range(start, stop):
                 item = ready.get()

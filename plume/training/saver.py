@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.training.background import beside
 from plume.training.checkpoints import Checkpoints
 
 
@@ -35,8 +36,7 @@ class Saver:
                 for name, tensor in tensors.items():
                     self._buffer(part, name, tensor).zero_()
 
-        self._thread = threading.Thread(target=touch, name="checkpoint")
-        self._thread.start()
+        self._thread = beside(touch, "checkpoint")
 
     def save(
         self,
@@ -68,8 +68,7 @@ class Saver:
             except BaseException as error:
                 self._error = error
 
-        self._thread = threading.Thread(target=write, name="checkpoint")
-        self._thread.start()
+        self._thread = beside(write, "checkpoint")
 
     def has(self, step: int) -> bool:
         """Whether the checkpoint of ``step`` is durable or on its way."""

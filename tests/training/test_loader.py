@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from plume.errors import UserError
+from plume.models.heads import Head
 from plume.models.pretrained import PretrainedModel
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
 from plume.slots import Batch, Example
 from plume.text.windows import PackedStream, Sequential, Window
 from plume.training import stages
+from plume.training.background import beside
 from plume.training.loader import Epochs, Loader, Work
 from plume.training.parallel import Ranks
 from plume.training.settings import Pretraining, Stage
@@ -232,3 +235,36 @@ def test_an_error_of_the_thread_reaches_the_trainer_and_leaving_early_ends_it() 
     next(works)
     works.close()
     assert not any(thread.name == "loader" for thread in threading.enumerate())
+
+
+def test_a_thread_beside_the_training_computes_alone() -> None:
+    """A second team of OpenMP threads would put the training's own to sleep between its kernels."""
+    before = torch.get_num_threads()
+    used: dict[str, set[int]] = {}
+    started = threading.Event()
+
+    def note() -> None:
+        used.setdefault(threading.current_thread().name, set()).add(torch.get_num_threads())
+
+    def work() -> None:
+        started.wait()
+        note()
+
+    class Noting(MaskedLM):
+        def counts(self, batch: Batch, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+            note()
+            return super().counts(batch, heads)
+
+    torch.set_num_threads(2)
+    try:
+        thread = beside(work, "beside")
+        started.set()
+        thread.join()
+        for _ in loader(replace(RECIPES["masked"], objective=Noting())).from_step(0, 3):
+            note()
+        later = threading.Thread(target=note, name="later")
+        later.start()
+        later.join()
+    finally:
+        torch.set_num_threads(before)
+    assert used == {"beside": {1}, "loader": {1}, "MainThread": {2}, "later": {2}}
