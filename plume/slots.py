@@ -169,10 +169,14 @@ _INTS = (
 
 @dataclass(frozen=True, slots=True)
 class Example(Generic[A]):
-    """What one random draw of an objective gives: inputs, visibility and labels together."""
+    """What one random draw of an objective gives: inputs, visibility and labels together.
+
+    ``member``: which objective of a mixture made it.
+    """
 
     inputs: Slots[A]
     decoder_inputs: Slots[A] | None = None
+    member: int = field(default=0, kw_only=True)
 
 
 class Memory(NamedTuple):

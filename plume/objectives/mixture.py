@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from plume.models.backbone import Backbone
     from plume.slots import Array
 
-# The number of a member. A window's label: the one it was cut for. Given, at each slot: the one that made the example.
-MEMBER = "member"
+MEMBER = "member"  # a window's label: the number of the member it was cut for
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,10 @@ class Mixture(Objective[Any]):
                 "a mixture without shares reads windows that say which member they are for: set shares"
             )
         example = self.members[chosen].example(source, vocab, rng)
-        return None if example is None else _mark(example, chosen, len(self.members))
+        if example is None:
+            return None
+        # A member that is a mixture has written its own down: both numbers are kept as one.
+        return replace(example, member=example.member * len(self.members) + chosen)
 
     def _for(self, chosen: int, source: Any) -> Any:
         """As much of a window as the member would have been given alone."""
@@ -118,11 +120,12 @@ class Mixture(Objective[Any]):
         return united
 
     def restore(self, example: Example[Array]) -> Array:
-        return self.members[self.member(example)].restore(_unmark(example, len(self.members)))
+        inner, chosen = divmod(example.member, len(self.members))
+        return self.members[chosen].restore(replace(example, member=inner))
 
     def member(self, example: Example[Array]) -> int:
         """The number of the member that made ``example``."""
-        return int(example.inputs.given[MEMBER][0]) % len(self.members)
+        return example.member % len(self.members)
 
     def read(self, segments: Sequence[Array], vocab: Vocabulary) -> tuple[Slots[Array], int]:
         return self.members[self.reads].read(segments, vocab)
@@ -157,22 +160,6 @@ def _length(mixture: Mixture, tokens: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _mark(example: Example[Array], number: int, members: int) -> Example[Array]:
-    """Write down who made it. A member that is a mixture has done so too: both numbers are kept as one."""
-    inputs = example.inputs
-    inner = inputs.given.get(MEMBER)
-    mark = np.zeros(len(inputs), np.float32) if inner is None else inner.astype(np.float32) * members
-    mark += number
-    return Example(replace(inputs, given={**inputs.given, MEMBER: mark}), example.decoder_inputs)
-
-
-def _unmark(example: Example[Array], members: int) -> Example[Array]:
-    """The example as the member made it."""
-    inputs = example.inputs
-    given = {**inputs.given, MEMBER: inputs.given[MEMBER] // members}
-    return replace(example, inputs=replace(inputs, given=given))
 
 
 def _shape(head: Head) -> dict[str, Any]:
