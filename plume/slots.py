@@ -132,9 +132,10 @@ def _slots(ids: Array, visible_at: Array, sees_until: Array, fields: Mapping[str
     for name, values in (("visible_at", visible_at), ("sees_until", sees_until), *fields.items()):
         if name in _INTS and values.shape != ids.shape:
             raise ValueError(f"{name} has shape {values.shape}, but there are {len(ids)} slots")
-    for name, values in (*slots.labels.items(), *slots.given.items()):
-        if len(values) != len(ids):
-            raise ValueError(f"{name!r} has {len(values)} values for {len(ids)} slots")
+    for named in (slots.labels, slots.given):
+        for name, values in named.items():
+            if len(values) != len(ids):
+                raise ValueError(f"{name!r} has {len(values)} values for {len(ids)} slots")
     return slots
 
 
@@ -265,18 +266,21 @@ def pack(lengths: Sequence[tuple[int, int]], capacity: tuple[int, int]) -> list[
     ``lengths`` are (input slots, decoder slots) an example. Pairs are packed together, under two budgets.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []
+    inputs: list[int] = []  # room that is left in each row
+    decoders: list[int] = []
     open_from = 0  # rows before it are full: keeps packing linear for examples of full length
     for number, (a, b) in enumerate(lengths):
         for row in range(open_from, len(rows)):
-            if room[row][0] >= a and room[row][1] >= b:
+            if inputs[row] >= a and decoders[row] >= b:
                 rows[row].append(number)
-                room[row] = (room[row][0] - a, room[row][1] - b)
+                inputs[row] -= a
+                decoders[row] -= b
                 break
         else:
             rows.append([number])
-            room.append((capacity[0] - a, capacity[1] - b))
-        while open_from < len(rows) and room[open_from][0] <= 0:
+            inputs.append(capacity[0] - a)
+            decoders.append(capacity[1] - b)
+        while open_from < len(rows) and inputs[open_from] <= 0:
             open_from += 1
     return rows
 

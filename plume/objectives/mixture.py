@@ -79,7 +79,8 @@ class Mixture(Objective[Any]):
         if example is None:
             return None
         # A member that is a mixture has written its own down: both numbers are kept as one.
-        return replace(example, member=example.member * len(self.members) + chosen)
+        number = example.member * len(self.members) + chosen
+        return Example(example.inputs, example.decoder_inputs, member=number)
 
     def _for(self, chosen: int, source: Any) -> Any:
         """As much of a window as the member would have been given alone."""

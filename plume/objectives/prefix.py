@@ -127,16 +127,15 @@ class Cloze(Objective[Window]):
                 )
             labels["next_sentence"] = unasked(length)
             labels["next_sentence"][0] = source.labels["next_sentence"]
-        second = source.token_type_ids > 0 if self.mode == "bidirectional" else np.arange(length) >= prefix
+        second = _second(source) if self.mode == "bidirectional" else prefix
         return Example(_slots(self.mode, ids, prefix, second, labels))
 
     def _prefix(self, source: Window, rng: np.random.Generator) -> int | None:
         """How many slots the prefix has; 0 where the mask has none, ``None`` where there is nothing to part."""
         if self.mode != "seq2seq":
             return 0
-        second = source.token_type_ids > 0
-        if second.any():
-            return int(second.argmax())
+        if (second := _second(source)) < len(source):
+            return second
         text = np.flatnonzero(~source.special)
         return int(text[1 + rng.integers(len(text) - 1)]) if len(text) > 1 else None
 
@@ -173,7 +172,7 @@ class Cloze(Objective[Window]):
         cls, sep = vocab.require("cls"), vocab.require("sep")
         ids = np.concatenate([[cls], *(np.append(s, sep) for s in segments)]).astype(np.int64)
         first = len(segments[0]) + 2
-        slots = _slots(self.mode, ids, first, np.arange(len(ids)) >= first, {})
+        slots = _slots(self.mode, ids, first, first, {})
         reads_on = self.mode == "left_to_right" or (self.mode == "seq2seq" and len(segments) > 1)
         return slots, len(ids) - 1 if reads_on else 0
 
@@ -192,9 +191,8 @@ class Cloze(Objective[Window]):
             ids = ids if sep in ids else np.append(ids, sep)
             prefix = int(np.flatnonzero(ids == sep)[0]) + 2
         framed = np.concatenate([before, ids, after]).astype(np.int64)
-        second = np.arange(len(framed)) >= (prefix or len(framed))
         at = 1 if self.mode == "right_to_left" else len(ids) + 1
-        return _slots(self.mode, framed, prefix, second, {}), at
+        return _slots(self.mode, framed, prefix, prefix or len(framed), {}), at
 
 
 def unilm(*, next_sentence: bool = True) -> Mixture:
@@ -232,7 +230,7 @@ def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Gene
             if not length:
                 length = 1 if single or rng.random() >= ngram_share else int(rng.integers(2, 4))
             stop = start + length
-            if stop <= len(free) and all(free[start:stop]):
+            if stop <= len(free) and False not in free[start:stop]:
                 free[start:stop] = [False] * length
                 found.append(range(start, stop))
                 total += length
@@ -250,9 +248,15 @@ def _pair(texts: Sequence[Array], vocab: Vocabulary) -> Window:
     return Window(ids, np.zeros(len(ids), np.uint8), special, types)
 
 
-def _slots(mode: Mode, ids: Array, prefix: int, second: Array, labels: dict[str, Array]) -> Slots[Array]:
-    first, later = SEGMENTS[mode]
-    types = first + (later - first) * second
+def _second(source: Window) -> int:
+    """Where the second segment begins, which is the end of a window; its length where there is none."""
+    return len(source) - int(np.count_nonzero(source.token_type_ids))
+
+
+def _slots(mode: Mode, ids: Array, prefix: int, second: int, labels: dict[str, Array]) -> Slots[Array]:
+    """``second``: where the second segment begins."""
+    types = np.empty(len(ids), np.int64)
+    types[:second], types[second:] = SEGMENTS[mode]
     if mode == "bidirectional":
         return Slots.bidirectional(ids, token_type_ids=types, labels=labels)
     if mode == "right_to_left":

@@ -36,6 +36,8 @@ class Window:
 
     def parts(self) -> list[Ints]:
         """The ids of each column of the row that this window holds: a source and its target, or one text alone."""
+        if len(self) and self.special[0]:  # framed as one text
+            return [self.ids]
         later = self.marks & PART
         return np.split(self.ids, np.flatnonzero(later)) if later.any() else [self.ids]
 
