@@ -12,8 +12,8 @@ def beside(work: Callable[[], None], name: str, *, daemon: bool = False) -> thre
     """Start ``work`` in a thread of its own, which does all that it asks of torch by itself.
 
     Every thread that computes in parallel has helpers of its own, for good. With more of them than cores OpenMP no
-    longer lets the training's helpers wait for the next kernel awake, and to wake them cost a third of a step (2 cores,
-    libgomp, 4 layers of 256), however little the other thread had to do.
+    longer lets the training's helpers wait for the next kernel awake, and to wake them cost a seventh to a third of
+    a step (2 cores, libgomp, 4 layers of 256), however little the other thread had to do.
     """
     threads = torch.get_num_threads()
     began = threading.Event()
