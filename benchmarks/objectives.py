@@ -4,8 +4,9 @@
 
 For each recipe: tokens/s of whole steps (forward, backward, fused AdamW) on batches drawn from real text, tokens/s of
 a causal model whose one stack has the same width and as many layers in all, the two in turns, and tokens/s of the
-data side alone (cut, draw, collate) on one core. "Data" is the loader's CPU time as a share of the step's: a loader of
-10 times the step's speed costs a tenth where it runs in the step's way, and nothing where it runs beside it.
+data side alone (cut, draw, collate) on one core. "Data" is its time as a share of the step's: what it costs where it
+stands in the step's way; where it runs beside it, what it costs is its share of the CPU time. That is the time of its
+own thread: the process's would be charged with what the step's other threads did up to a tick of the scheduler before.
 A token is a slot of text: padding does not count, nor do XLNet's query slots. Medians of the rounds, whose sides take
 turns in going first; ratios are of wall time, and of CPU time behind it. "Memory" is what a step needs at its peak
 beyond weights, optimizer and batch. The vocabulary is cut to what the text that comes with Plume can train, and
@@ -135,11 +136,11 @@ def stepper(recipe: Pretraining, vocab: Vocabulary) -> Callable[[Batch], None]:
     return step
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
+def timed(work: Callable[[], object], cpu: Callable[[], float] = time.process_time) -> tuple[float, float]:
     """Seconds of wall time and of CPU time."""
-    start, used = time.perf_counter(), time.process_time()
+    start, used = time.perf_counter(), cpu()
     work()
-    return time.perf_counter() - start, time.process_time() - used
+    return time.perf_counter() - start, cpu() - used
 
 
 def resident(field: str) -> int:
@@ -226,7 +227,7 @@ def measure(name: str, texts: Texts, args: argparse.Namespace) -> str:
             wall[side].append(took[0] / text_tokens(batch))
             busy[side].append(took[1] / text_tokens(batch))
         held: list[Batch] = []
-        took = timed(lambda: held.append(next(drawn["own"])))  # noqa: B023
+        took = timed(lambda: held.append(next(drawn["own"])), time.thread_time)  # noqa: B023
         wall["data"].append(took[0] / text_tokens(held[0]))
         busy["data"].append(took[1] / text_tokens(held[0]))
         turn += 1
@@ -238,7 +239,7 @@ def measure(name: str, texts: Texts, args: argparse.Namespace) -> str:
         beside, ratio = f"{1 / other:,.0f}", f"x{other / own:.2f} (x{other_busy / own_busy:.2f})"
     return (
         f"| `{name}` | {1 / own:,.0f} | {beside} | {ratio} | {1 / data:,.0f} | x{own / data:.1f} "
-        f"(x{own_busy / data_busy:.1f}) | {data_busy / own_busy:.1%} | {peaks['own'] / 2**20:,.0f} MB |"
+        f"| {data / own:.1%} ({data_busy / own_busy:.1%}) | {peaks['own'] / 2**20:,.0f} MB |"
     )
 
 
@@ -254,7 +255,7 @@ def main() -> None:
     args = parser.parse_args()
     print(
         "| recipe | step, tokens/s | causal, tokens/s | over causal (by CPU time) | data alone, tokens/s | "
-        "over step (by CPU time) | data, share of the step's CPU time | memory |"
+        "over step | data, share of the step (of its CPU time) | memory |"
     )
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)

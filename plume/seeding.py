@@ -24,7 +24,10 @@ def key(seed: int, stream: str, *numbers: int) -> int:
 def rng(seed: int, stream: str, *numbers: int) -> np.random.Generator:
     """A numpy generator of its own for one decision, for example ``rng(seed, "noise", epoch, index)``."""
     known: Any = _Key(key(seed, stream, *numbers))  # numpy's types know no seeds but its own
-    return np.random.Generator(np.random.Philox(known))
+    return np.random.Generator(np.random.Philox(known, counter=_START))
+
+
+_START = np.zeros(4, np.uint64)  # where Philox begins anyway: as an array it need not be made from an int
 
 
 class _Key(ISeedSequence):

@@ -324,7 +324,7 @@ def collate(
         inputs=inputs,
         decoder_inputs=decoder_inputs,
         asked=asked,
-        sample_ids=torch.as_tensor(range(len(examples)) if sample_ids is None else sample_ids),
+        sample_ids=torch.from_numpy(np.array(range(len(examples)) if sample_ids is None else sample_ids)),
         starts=None if starts is None else torch.as_tensor(starts),
     )
 

@@ -121,8 +121,8 @@ class Mixture(Objective[Any]):
         return united
 
     def restore(self, example: Example[Array]) -> Array:
-        inner, chosen = divmod(example.member, len(self.members))
-        return self.members[chosen].restore(replace(example, member=inner))
+        inner = replace(example, member=example.member // len(self.members))
+        return self.members[self.member(example)].restore(inner)
 
     def member(self, example: Example[Array]) -> int:
         """The number of the member that made ``example``."""

@@ -222,19 +222,17 @@ def runs(open_slots: Array, budget: int, ngram_share: float, rng: np.random.Gene
     free, total = open_slots.tolist(), 0
     found: list[range] = []
     starts = rng.permutation(open_slots.nonzero()[0]).tolist()
-    for single in (False, True):  # what no longer run fits into is filled one by one
-        length = 0
+    # A run takes a slot at least: there is a length for each. Half of those that are not one are two.
+    drawn = [1 if d >= ngram_share else 2 if 2 * d < ngram_share else 3 for d in rng.random(budget).tolist()]
+    for lengths in (drawn, [1] * budget):  # what no longer run fits into is filled one by one
         for start in starts:
             if total >= budget:
                 return found
-            if not length:
-                length = 1 if single or rng.random() >= ngram_share else int(rng.integers(2, 4))
-            stop = start + length
+            stop = start + lengths[len(found)]
             if stop <= len(free) and False not in free[start:stop]:
-                free[start:stop] = [False] * length
+                free[start:stop] = [False] * (stop - start)
                 found.append(range(start, stop))
-                total += length
-                length = 0
+                total += stop - start
     return found
 
 

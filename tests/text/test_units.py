@@ -110,11 +110,11 @@ def test_units_are_masked_whole_in_pairs_too(language: str, unit: Any) -> None:
 class Numbers:
     """The chance of the spec's golden: one uniform a token, and a random id of 100 + k at position k."""
 
-    def random(self, size: int) -> np.ndarray:
-        return np.array([0.9, 0.10, 0.50, 0.15, 0.40, 0.01, 0.02, 0.02, 0.14, 0.05, 0.95, 0.3])
-
     def __init__(self) -> None:
         self.ids = [103, 107]
+
+    def random(self, size: int) -> np.ndarray:
+        return np.array([0.9, 0.10, 0.50, 0.15, 0.40, 0.01, 0.02, 0.02, 0.14, 0.05, 0.95, 0.3])
 
     def integers(self, high: int) -> int:
         return self.ids.pop(0)
