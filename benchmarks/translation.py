@@ -5,7 +5,7 @@ the strings of its menus and dialogs (all MPL-2.0). Fetch and unpack three Debia
 
     apt-get download libreoffice-help-en-us libreoffice-help-zh-cn libreoffice-l10n-zh-cn
     for f in libreoffice-*.deb; do dpkg-deb -x $f help; done
-    python benchmarks/translation.py help --steps 4000 --seeds 0 1 2 model.d_model=128 model.d_ff=512
+    python benchmarks/translation.py help --steps 4000 --seeds 3 model.d_model=128 model.d_ff=512
 
 Words with "=" change the recipe. A .jsonl with "en" and "zh" in place of the folder is taken as it is. ``--only-pairs``
 writes that file and stops. It trains on all pairs of its training part; judged are those of the test part whose source
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/translation"))
     parser.add_argument("--recipe", default="transformer:tiny")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--backwards", action="store_true", help="Chinese to English")
     parser.add_argument("--limit", type=int, help="so many test pairs at most")
     parser.add_argument("--only-pairs", action="store_true", help="write the pairs and stop")
@@ -197,7 +197,7 @@ def main() -> None:
         lines.append(f"{name:<20} BLEU {found['bleu'].value:6.2f}   chrF {found['chrf'].value:6.2f}")
     print("\n".join(lines), flush=True)
     scores: dict[tuple[int, str], list[float]] = {}
-    for seed in given.seeds:
+    for seed in range(given.seeds):
         seeds = [f"training.{name}_seed={seed}" for name in ("data", "init", "noise")]
         run = plume.pretrain(
             given.recipe, f"windows.source={source}", f"windows.target={target}", f"training.steps={given.steps}",
@@ -218,7 +218,7 @@ def main() -> None:
         what = "greedy" if beams == 1 else f"beam search, {beams}"
         bleu, chrf = (mean(scores[beams, name]) for name in ("bleu", "chrf"))
         lines.append(
-            f"{what:<20} BLEU {bleu}   chrF {chrf}   (95 % over {len(given.seeds)} seeds)".replace(
+            f"{what:<20} BLEU {bleu}   chrF {chrf}   (95 % over {given.seeds} seeds)".replace(
                 "(95 % over 1 seeds)", "(one seed)"
             )
         )
