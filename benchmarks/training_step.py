@@ -8,8 +8,9 @@ Each side lives in a process of its own, so that each has the allocator its user
 memory; they take turns, one step each a round, and only one of them ever runs. Reported are medians over the rounds.
 All train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is bf16
 autocast on a GPU and where the processor multiplies bf16 quickly, fp32 elsewhere. "Useful" FLOPs count the output head
-only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. The peer
-is there as its users run it, through its ``Trainer``, and twice as a bare loop over its model.
+only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. Either side
+is there as its users run it, ``plume pretrain``'s loop with all its threads and their ``Trainer``, and as a bare loop
+over its model, the peer's twice. A loop's turn goes from one forward to the next: what it does around a step is in it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,13 @@ from plume.objectives.base import Objective
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
 from plume.objectives.permuted import PermutedLM
-from plume.slots import IGNORE, Batch, Example, Slots, collate
-from plume.text.windows import Window
+from plume.slots import IGNORE, Batch, Example, Losses, Slots, collate
+from plume.text.tokenizers import ByteLevelBPE
+from plume.text.tokens import Tokens
+from plume.text.windows import PackedStream, Window
+from plume.training import session, stages
+from plume.training.pretraining import build_model
+from plume.training.settings import Pretraining, Training
 from plume.vocabulary import Vocabulary
 
 
@@ -76,14 +83,17 @@ class Job:
         return 3.0 * self.tokens * (self.layers * layer + head)
 
 
+def zipf(job: Job, shape: tuple[int, ...]) -> np.ndarray:
+    """Ids as unequal as words are."""
+    share = 1 / np.arange(1, job.vocab - 4)
+    return 5 + np.random.default_rng(0).choice(job.vocab - 5, shape, p=share / share.sum())
+
+
 def batches(job: Job, count: int) -> list[Batch]:
     """Zipf ids, 15 % of them masked for BERT, a sixth asked for by XLNet; new ones each step."""
     rng = np.random.default_rng(0)
-    share = 1 / np.arange(1, job.vocab - 4)
-    share /= share.sum()
     made = []
-    for _ in range(count):
-        ids = 5 + rng.choice(job.vocab - 5, (job.batch, job.length + 1), p=share)
+    for ids in zipf(job, (count, job.batch, job.length + 1)):
         examples = []
         for row in ids:
             if job.family == "gpt":
@@ -104,8 +114,7 @@ def batches(job: Job, count: int) -> list[Batch]:
     return made
 
 
-def ours(job: Job) -> Callable[[Batch], float]:
-    vocab = Vocabulary(size=job.vocab, pad=0, mask=4)
+def our_shape(job: Job) -> tuple[TransformerConfig, Objective[Any]]:
     bert, xlnet = job.family == "bert", job.family == "xlnet"
     config = TransformerConfig(
         job.layers, job.width, job.heads, 4 * job.width,
@@ -115,7 +124,12 @@ def ours(job: Job) -> Callable[[Batch], float]:
         activation="gelu_tanh" if job.family == "gpt" else "gelu", norm_eps=1e-5 if job.family == "gpt" else 1e-12,
         dropout=job.dropout, attention_dropout=job.dropout,
     )  # fmt: skip
-    objective: Objective[Any] = MaskedLM() if bert else PermutedLM() if xlnet else CausalLM()
+    return config, MaskedLM() if bert else PermutedLM() if xlnet else CausalLM()
+
+
+def ours(job: Job) -> Callable[[Batch], float]:
+    vocab = Vocabulary(size=job.vocab, pad=0, mask=4)
+    config, objective = our_shape(job)
     model = PretrainedModel.build(
         config, vocab, lambda b: objective.heads(b, vocab), seed=0, device=job.device
     ).train()
@@ -200,7 +214,7 @@ def two_streams(slots: Slots[torch.Tensor], length: int) -> dict[str, torch.Tens
     perm = blocked[:, :length].scatter(1, places[:, :, None].expand(-1, -1, length), blocked[:, length:])
     return {
         "input_ids": slots.input_ids[:, :length], "token_type_ids": slots.token_type_ids[:, :length],
-        "perm_mask": perm, "target_mapping": mapping, "labels": slots.labels["permuted_token"][:, length:],
+        "perm_mask": perm, "target_mapping": mapping, "labels": slots.labels["permuted_token"][:, length:].contiguous(),
     }  # fmt: skip
 
 
@@ -235,10 +249,10 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-TRAINER = "transformers' Trainer"
-SIDES = {
+SIDES: dict[str, tuple[Any, bool]] = {
     "Plume": (ours, True),
-    TRAINER: (None, False),
+    "plume pretrain": (None, True),
+    "transformers' Trainer": (None, False),
     "transformers, as installed": (theirs, False),
     "transformers, Plume's allocator": (theirs, True),
 }
@@ -272,6 +286,9 @@ def work(job: Job, side: str, rounds: int) -> None:
     make, held = SIDES[side]
     if held:
         hold_freed_memory()
+    if side == "plume pretrain":
+        run_verb(job, Turns(job), rounds + 1)
+        return
     data = [batch.to(job.device) for batch in batches(job, rounds + 1)]
     turns = Turns(job)
     if make is None:
@@ -281,6 +298,53 @@ def work(job: Job, side: str, rounds: int) -> None:
     step = make(job)
     for number in turns:
         turns.taken(step(data[number]))
+
+
+def run_verb(job: Job, turns: Turns, steps: int) -> None:
+    """All turns through ``plume pretrain``'s loop, which cuts, draws and collates beside it. Its loss stays its own."""
+    shape, objective = our_shape(job)
+    ours, numbers = threading.Event(), iter(turns)
+    ours.set()
+
+    class Paced(type(objective)):  # type: ignore[misc]
+        begun = False
+
+        def example(self, *given: Any) -> Any:
+            ours.wait()  # the thread that draws may only run in this side's turns
+            return super().example(*given)
+
+        def losses(self, model: Any, batch: Batch) -> Losses:
+            ours.clear()
+            if Paced.begun:
+                turns.taken(math.nan)
+            Paced.begun = True
+            over = next(numbers, None) is None
+            ours.set()
+            if over:
+                raise SystemExit
+            return super().losses(model, batch)  # type: ignore[no-any-return]
+
+    vocab = Vocabulary(size=job.vocab, pad=0, eos=1, mask=4)
+    recipe = Pretraining(
+        tokenizer=ByteLevelBPE(vocab_size=job.vocab), windows=PackedStream(length=job.length), objective=objective,
+        model=replace(shape, max_positions=job.length),
+        training=Training(
+            steps=steps, batch_size=job.batch, microbatch_size=job.batch, lr=1e-4, schedule="constant",
+            eval_every=None, save_every=steps, compile=job.compiled,
+            precision="fp32" if job.dtype == torch.float32 else "bf16",
+        ),
+    )  # fmt: skip
+    ids = zipf(job, ((steps + 1) * job.tokens,))
+    text = Tokens(ids, np.zeros(len(ids), np.uint8), np.array([0, len(ids)]), len(ids))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        session.hold(Path(folder) / "run", recipe, "pretraining") as held,
+    ):
+        session.begin(held.folder, recipe)
+        phases = [replace(phase, objective=Paced()) for phase in stages.phases(recipe, text, vocab)]
+        session.train(held, build_model(recipe, vocab), phases, [], vocab, length=job.length,
+                      bytes_per_token=1.0, made_of={}, parent=None)  # fmt: skip
+        turns.taken(math.nan)
 
 
 def run_trainer(job: Job, data: list[Batch], turns: Turns) -> None:
@@ -295,6 +359,7 @@ def run_trainer(job: Job, data: list[Batch], turns: Turns) -> None:
                 rows = {name: value.cpu() for name, value in given(job, data[number].inputs).items()}
                 yield from ({name: value[i] for name, value in rows.items()} for i in range(job.batch))
                 turns.taken(math.nan)
+            raise SystemExit  # no more turns: the time is up
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
