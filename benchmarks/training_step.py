@@ -411,7 +411,7 @@ def main() -> None:
             worker.stdin.write(f"{number}\n")
             worker.stdin.flush()
             rows[side].append(json.loads(worker.stdout.readline()))
-        if time.perf_counter() - begun > args.seconds:
+        if number and time.perf_counter() - begun > args.seconds:
             break
     for worker in workers.values():
         worker.communicate()
