@@ -37,10 +37,11 @@ class Shown:
         from plume.drawing.phrases import phrase
 
         language = self.pictures[0].language
+        about = "page" if any(picture.stacks for picture in self.pictures) else "page.counted"
         return page(
             self.pictures,
-            title=phrase(language, "page.title"),
-            words=phrase(language, "page.words"),
+            title=phrase(language, f"{about}.title"),
+            words=phrase(language, f"{about}.words"),
             language=language,
         )
 

@@ -14,6 +14,11 @@ _ENGLISH = {
         "of the others: that is all that tells one family of language models from another. Below, one draw each "
         "(of many, the one with most to see)."
     ),
+    "page.counted.title": "What a recipe counts",
+    "page.counted.words": (
+        "A recipe turns text into counts, of tokens in a row or of terms in a text: they are all that the model "
+        "answers from."
+    ),
     "fact.windows": "{name} of {length}, here {drawn}",
     "fact.tokenizer": "{name}, {size} tokens",
     "fact.model": "depth {layers}, width {width}, {millions} M parameters",
@@ -134,6 +139,8 @@ _CHINESE = {
         "配方把文本变成例子。每个例子里，有些位置要回答问题，每个位置只看得见其中一些位置："
         "各类语言模型的区别全在这里。下面每个配方画出一次抽样（从多次抽样中选内容最丰富的一次）。"
     ),
+    "page.counted.title": "配方统计什么",
+    "page.counted.words": "配方把文本变成计数：相连的词元，或一段文本中的词项。模型只凭这些计数回答。",
     "fact.windows": "{name}，长 {length}，这里画 {drawn}",
     "fact.tokenizer": "{name}，{size} 个词元",
     "fact.model": "{layers} 层 × {width}，{millions} 百万参数",

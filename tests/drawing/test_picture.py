@@ -324,6 +324,10 @@ def test_what_an_n_gram_model_says_of_each_word(language: Language, smoothing: s
     last = [float(row[-1]) for row in after.rows if row[-1] is not None]
     assert last == sorted(last, reverse=True) and sum(last) <= 1 + 1e-9
     assert shown.to_json()["pictures"][0]["listings"][0]["rows"][0][3] == text.rows[0][3]
+    both = plume.show(f"ngram:{smoothing}", "gpt:tiny", language=language)
+    for page_of, words, others in ((shown, "page.counted", "page"), (both, "page", "page.counted")):
+        assert phrase(language, f"{words}.words") in page_of.html()
+        assert phrase(language, f"{others}.words") not in page_of.html()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
