@@ -6,7 +6,8 @@
 
 Each side lives in a process of its own, so that each has the allocator its users have and its own peak
 memory; they take turns, one step each a round, and only one of them ever runs. Reported are medians over the rounds.
-All train the same shape on the same ids with the same dropout, fused AdamW and clipping. ``auto`` is bf16
+All train the same shape on the same ids (``plume pretrain``, which draws by itself, on others of their kind) with the
+same dropout, fused AdamW and clipping. ``auto`` is bf16
 autocast on a GPU and where the processor multiplies bf16 quickly, fp32 elsewhere. "Useful" FLOPs count the output head
 only at labelled slots and are set against a matmul of the same precision, timed in the same rounds. Either side
 is there as its users run it, ``plume pretrain``'s loop with all its threads and their ``Trainer``, and as a bare loop
@@ -83,17 +84,17 @@ class Job:
         return 3.0 * self.tokens * (self.layers * layer + head)
 
 
-def zipf(job: Job, shape: tuple[int, ...]) -> np.ndarray:
+def zipf(job: Job, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Ids as unequal as words are."""
     share = 1 / np.arange(1, job.vocab - 4)
-    return 5 + np.random.default_rng(0).choice(job.vocab - 5, shape, p=share / share.sum())
+    return 5 + rng.choice(job.vocab - 5, shape, p=share / share.sum())
 
 
 def batches(job: Job, count: int) -> list[Batch]:
     """Zipf ids, 15 % of them masked for BERT, a sixth asked for by XLNet; new ones each step."""
     rng = np.random.default_rng(0)
     made = []
-    for ids in zipf(job, (count, job.batch, job.length + 1)):
+    for ids in zipf(job, (count, job.batch, job.length + 1), rng):
         examples = []
         for row in ids:
             if job.family == "gpt":
@@ -334,7 +335,7 @@ def run_verb(job: Job, turns: Turns, steps: int) -> None:
             precision="fp32" if job.dtype == torch.float32 else "bf16",
         ),
     )  # fmt: skip
-    ids = zipf(job, ((steps + 1) * job.tokens,))
+    ids = zipf(job, ((steps + 1) * job.tokens,), np.random.default_rng(0))
     text = Tokens(ids, np.zeros(len(ids), np.uint8), np.array([0, len(ids)]), len(ids))
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
+_START = np.zeros(4, np.uint64)  # where Philox begins anyway: as an array it need not be made from an int
+_START.flags.writeable = False
+
 
 def key(seed: int, stream: str, *numbers: int) -> int:
     """A 63-bit key for ``torch.manual_seed``: equal arguments give equal keys, all others differ."""
@@ -25,9 +28,6 @@ def rng(seed: int, stream: str, *numbers: int) -> np.random.Generator:
     """A numpy generator of its own for one decision, for example ``rng(seed, "noise", epoch, index)``."""
     known: Any = _Key(key(seed, stream, *numbers))  # numpy's types know no seeds but its own
     return np.random.Generator(np.random.Philox(known, counter=_START))
-
-
-_START = np.zeros(4, np.uint64)  # where Philox begins anyway: as an array it need not be made from an int
 
 
 class _Key(ISeedSequence):

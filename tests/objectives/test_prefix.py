@@ -101,6 +101,7 @@ def test_how_much_is_hidden_and_how() -> None:
         found += [len(run) for run in runs(~source.special, 18, 0.2, draw)]
     assert np.mean(np.array(found) > 1) == pytest.approx(0.2, abs=0.01)
     assert set(found) == {1, 2, 3}
+    assert found.count(2) / (found.count(2) + found.count(3)) == pytest.approx(0.5, abs=0.04)
 
 
 def test_runs_fill_small_places_one_by_one() -> None:
