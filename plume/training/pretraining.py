@@ -27,7 +27,7 @@ from plume.training.folder import RunFolder
 from plume.training.meters import ShareLine
 from plume.training.session import Session, say
 from plume.training.settings import Pretraining
-from plume.training.starts import open_start, open_tokenizer, unlike
+from plume.training.starts import Start, open_start, open_tokenizer, unlike
 from plume.training.tasks import Files, Task
 from plume.vocabulary import Vocabulary
 
@@ -205,13 +205,20 @@ def _prepare(
     units: Path | None,
     files: Files,
 ) -> None:
-    """Tokenizer and token stores of the run. Bad data is refused before anything is written.
+    """Tokenizer and token stores of the run. Bad data, and weights of another shape, are refused before anything is
+    written.
 
     Raises:
         UserError: the run was begun with other text, and has learnt from it.
     """
+    source = given or start
+    if start is not None and not held.folder.learnt():
+        vocab = open_tokenizer(given or start).vocabulary
+        _take(build_model(recipe, vocab, device="meta"), open_start(start), recipe, start, given)
+    elif source == start and start is not None and not start.exists():
+        source = None  # a run that has learnt keeps all that it needs of it
     try:
-        _make(held.folder, recipe, data, given or start, column, units, files)
+        _make(held.folder, recipe, data, source, column, units, files)
     except OtherText:
         if held.folder.learnt():
             raise UserError(
@@ -220,7 +227,7 @@ def _prepare(
             ) from None
         say(f"{held.folder.path} has no checkpoint yet, so it is begun anew with this text")
         held.folder.forget()
-        _make(held.folder, recipe, data, given or start, column, units, files)
+        _make(held.folder, recipe, data, source, column, units, files)
 
 
 def _make(
@@ -437,6 +444,7 @@ def _start(
     held: Session, model: PretrainedModel, start: Path | None, tokenizer: Path | None
 ) -> Mapping[str, Any] | None:
     """Put the parent's weights into the model; what run.json is to say of it."""
+    assert isinstance(held.recipe, Pretraining)
     recorded = held.known.get("parent")
     if start is None:
         if recorded is not None:
@@ -450,13 +458,24 @@ def _start(
             recorded
         )  # its own checkpoints hold all that is needed, even if the parent went on or is gone
     found = open_start(start)
+    left = _take(model, found, held.recipe, start, tokenizer)
+    if held.ranks.first:
+        say(f"weights from {start}" + (f"; new: {', '.join(left)}" if left else ""))
+    return found.record
+
+
+def _take(
+    model: PretrainedModel, found: Start, recipe: Pretraining, start: Path, tokenizer: Path | None
+) -> list[str]:
+    """Put the weights found in ``start`` into the model; which of its parameters stay as they were.
+
+    Raises:
+        UserError: they do not fit.
+    """
     state = found.state
     if tokenizer is not None and (tokenizer / extending.FILE).is_file():
         state = continued.grown(state, model, tokenizer, open_tokenizer(start))
     try:
-        left = model.start_from(state, str(start))
+        return model.start_from(state, str(start))
     except UserError as error:
-        raise unlike(found, str(start), held.recipe, tokenizer) or error from None
-    if held.ranks.first:
-        say(f"weights from {start}" + (f"; new: {', '.join(left)}" if left else ""))
-    return found.record
+        raise unlike(found, str(start), recipe, tokenizer) or error from None

@@ -88,6 +88,7 @@ def test_another_shape_is_told_in_the_recipe_s_own_words(tmp_path: Path) -> None
     assert "dropout" not in said
     words = said.partition("take its settings with ")[2].partition(", or")[0].split()
     assert sorted(words) == ["model.d_model=16", "model.num_layers=1"]
+    assert not (tmp_path / "b" / "tokens").exists()  # told before a long text is read
     pretrain(config.override(wide, words), data=[text], out=tmp_path / "b", start=start)  # the remedy is one
 
     other = replace(GPT, model=RecurrentConfig(1, 16))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,18 @@ def test_a_start_brings_its_weights_and_a_misfit_says_so(text: Path, tmp_path: P
         pretrain(wide, data=[text], out=tmp_path / "c", start=tmp_path / "a")
     with pytest.raises(UserError, match=r"neither a run|tokenizer"):
         pretrain(GPT, data=[text], out=tmp_path / "d", start=tmp_path)
+
+
+def test_a_run_goes_on_though_what_it_began_from_is_gone(text: Path, tmp_path: Path) -> None:
+    pretrain(GPT, data=[text], out=tmp_path / "a")
+    longer = replace(GPT, training=replace(TRAINING, schedule="constant", steps=4))
+    pretrain(longer, data=[text], out=tmp_path / "b", start=tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    grown = replace(longer, training=replace(longer.training, steps=5))
+    pretrain(grown, data=[text], out=tmp_path / "b", start=tmp_path / "a")
+    assert RunFolder(tmp_path / "b").read_run()["finished"] == 5
+    with pytest.raises(UserError, match="neither a run|tokenizer"):
+        pretrain(longer, data=[text], out=tmp_path / "c", start=tmp_path / "a")
 
 
 def test_bad_data_is_one_sentence_and_leaves_no_run(tmp_path: Path) -> None:
