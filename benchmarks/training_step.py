@@ -250,15 +250,6 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-SIDES: dict[str, tuple[Any, bool]] = {
-    "Plume": (ours, True),
-    "plume pretrain": (None, True),
-    "transformers' Trainer": (None, False),
-    "transformers, as installed": (theirs, False),
-    "transformers, Plume's allocator": (theirs, True),
-}
-
-
 class Turns:
     """The turns of one side: a line in, a step done, a line of JSON out."""
 
@@ -282,27 +273,25 @@ class Turns:
             yield int(line)
 
 
-def work(job: Job, side: str, rounds: int) -> None:
-    """Be one side."""
-    make, held = SIDES[side]
-    if held:
-        hold_freed_memory()
-    if side == "plume pretrain":
-        run_verb(job, Turns(job), rounds + 1)
-        return
-    data = [batch.to(job.device) for batch in batches(job, rounds + 1)]
-    turns = Turns(job)
-    if make is None:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints its metrics
-            run_trainer(job, data, turns)
-        return
-    step = make(job)
-    for number in turns:
-        turns.taken(step(data[number]))
+Side = Callable[[Job, list[Batch], Turns], None]
 
 
-def run_verb(job: Job, turns: Turns, steps: int) -> None:
-    """All turns through ``plume pretrain``'s loop, which cuts, draws and collates beside it. Its loss stays its own."""
+def looped(make: Callable[[Job], Callable[[Batch], float]]) -> Side:
+    """A bare loop over the step that ``make`` makes."""
+
+    def run(job: Job, data: list[Batch], turns: Turns) -> None:
+        step = make(job)
+        for number in turns:
+            turns.taken(step(data[number]))
+
+    return run
+
+
+def run_verb(job: Job, data: list[Batch], turns: Turns) -> None:
+    """All turns through ``plume pretrain``'s loop, which cuts, draws and collates beside it: of ``data`` it takes the
+    number alone. Its loss stays its own.
+    """
+    steps = len(data)
     shape, objective = our_shape(job)
     ours, numbers = threading.Event(), iter(turns)
     ours.set()
@@ -362,7 +351,8 @@ def run_trainer(job: Job, data: list[Batch], turns: Turns) -> None:
                 turns.taken(math.nan)
             raise SystemExit  # no more turns: the time is up
 
-    with tempfile.TemporaryDirectory() as folder:
+    aside = contextlib.redirect_stdout(sys.stderr)  # it prints its metrics
+    with tempfile.TemporaryDirectory() as folder, aside:
         arguments = TrainingArguments(
             folder, max_steps=len(data), per_device_train_batch_size=job.batch, learning_rate=1e-4,
             weight_decay=0.01, lr_scheduler_type="constant", bf16=job.dtype == torch.bfloat16,
@@ -370,6 +360,23 @@ def run_trainer(job: Job, data: list[Batch], turns: Turns) -> None:
             save_strategy="no",
         )  # fmt: skip
         Trainer(their_model(job), arguments, train_dataset=Rows()).train()
+
+
+SIDES: dict[str, tuple[Side, bool]] = {  # how its turns are run, and whether it has Plume's allocator
+    "Plume": (looped(ours), True),
+    "plume pretrain": (run_verb, True),
+    "transformers' Trainer": (run_trainer, False),
+    "transformers, as installed": (looped(theirs), False),
+    "transformers, Plume's allocator": (looped(theirs), True),
+}
+
+
+def work(job: Job, side: str, rounds: int) -> None:
+    """Be one side."""
+    run, held = SIDES[side]
+    if held:
+        hold_freed_memory()
+    run(job, [batch.to(job.device) for batch in batches(job, rounds + 1)], Turns(job))
 
 
 def main() -> None:

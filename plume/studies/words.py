@@ -48,7 +48,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "the same network without it. Differences within the bars are chance.",
         "worth published": " The published network, which read far more, is {theirs} points ahead.",
         "method": "method",
-        "column": "{n} labels ({seeds} seeds)",
+        "column": "{n} labels (seeds: {seeds})",
         "masks": "What BERT guesses",
         "masks explain": "It was trained to guess hidden tokens from both sides. With so little reading its guesses "
         "are mostly frequent words; that is honest, and more steps mend it.",
