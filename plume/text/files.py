@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
 import shlex
 import zlib
 from collections import Counter
@@ -24,9 +25,12 @@ FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
 }  # fmt: skip
 PACKED = (".gz", ".zst")
+RUN = ".plume.lock"  # lies in every run's folder from its first moment on
 LINE_LIMIT = 16 * 2**20  # bytes of one line, or of one document of plain text
 
 _CHUNK = 2**20
+# A folder that holds one of these holds a run, a tokenizer or a model: its JSON and its card are no text to learn from.
+_MODELS = frozenset({RUN, "vocabulary.json", "model.safetensors", "pytorch_model.bin"})
 _MAGIC = (
     (b"%PDF-", "a PDF document"), (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"), (b"PK\x03\x04", "a zip archive (or a .docx, .xlsx, .epub)"),
@@ -62,10 +66,35 @@ class Line(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What lies under some paths: what is read, and the files of other endings that are passed over."""
+    """What lies under some paths: what is read, and what is passed over, the files of other endings and the folders
+    of models.
+    """
 
     sources: list[SourceFile]
     others: list[Path]
+    models: list[Path]
+
+    @property
+    def passed_over(self) -> list[str]:
+        """A sentence about each kind of what is not read.
+
+        >>> Found([], [Path("a/notes.docx"), Path("a/scan.pdf")], [Path("a/run")]).passed_over
+        ['passed over 2 files whose endings are none of a text: a/notes.docx, a/scan.pdf', 'passed over 1 folder of \
+a run or a model: a/run']
+        """
+        told = []
+        if n := len(self.others):
+            count = "1 file whose ending is" if n == 1 else f"{n:,} files whose endings are"
+            told.append(f"passed over {count} none of a text: {_some(self.others)}")
+        if n := len(self.models):
+            count = "1 folder of a run or a model" if n == 1 else f"{n:,} folders of runs or models"
+            told.append(f"passed over {count}: {_some(self.models)}")
+        return told
+
+
+def _some(paths: Sequence[Path], most: int = 3) -> str:
+    rest = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(map(str, paths[:most])) + rest
 
 
 def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
@@ -74,22 +103,27 @@ def find(paths: Path | str | Sequence[Path | str]) -> list[SourceFile]:
 
 
 def look(paths: Path | str | Sequence[Path | str]) -> Found:
-    """The files under ``paths``, folders in the order of their names; hidden files are left out.
+    """The files under ``paths``, folders in the order of their names; hidden files are left out, and so are folders
+    inside that hold a run, a tokenizer or a model: ``--data . --out run`` reads the texts alone, each time.
 
     A file named outright that has another ending is read as plain text; inside a folder it is passed over.
 
     Raises:
-        UserError: a path does not exist, or there is no file to read.
+        UserError: a path does not exist, is a run's own folder, or there is no file to read.
     """
     roots = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
     found: list[SourceFile] = []
     others: list[Path] = []
+    models: list[Path] = []
     for root in roots:
+        if (root / RUN).exists():
+            raise UserError(
+                f"{root} is a run's own folder: keep the text and the run in folders of their own, and name them apart"
+            )
         if root.is_dir():
-            inside = sorted((p.relative_to(root) for p in root.rglob("*")), key=lambda p: p.as_posix())
+            inside, made = _inside(root)
+            models += made
             for path in inside:
-                if any(part.startswith(".") for part in path.parts) or not (root / path).is_file():
-                    continue
                 if source := _source(root / path, path.as_posix()):
                     found.append(source)
                 else:
@@ -110,20 +144,24 @@ def look(paths: Path | str | Sequence[Path | str]) -> Found:
     return Found(
         [s if names[s.name] == 1 else replace(s, name=s.path.as_posix()) for s in found],
         others,
+        models,
     )
 
 
-def passed_over(others: Sequence[Path], most: int = 3) -> str:
-    """A sentence about files that are not read.
-
-    >>> passed_over([Path("a/notes.docx"), Path("a/scan.pdf")])
-    'passed over 2 files whose endings are none of a text: a/notes.docx, a/scan.pdf'
-    """
-    some = ", ".join(map(str, others[:most])) + (
-        f" and {len(others) - most} more" if len(others) > most else ""
-    )
-    count = "1 file whose ending is" if len(others) == 1 else f"{len(others):,} files whose endings are"
-    return f"passed over {count} none of a text: {some}"
+def _inside(root: Path) -> tuple[list[Path], list[Path]]:
+    """The files under ``root`` in the order of their names, relative to it, and the folders of models."""
+    files: list[Path] = []
+    models: list[Path] = []
+    for name, folders, names in os.walk(root):
+        folder = Path(name)
+        if folder != root and not _MODELS.isdisjoint(names):
+            models.append(folder)
+            folders.clear()
+            continue
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        files += [(folder / n).relative_to(root) for n in names if not n.startswith(".")]
+    files = [f for f in files if (root / f).is_file()]
+    return sorted(files, key=Path.as_posix), sorted(models)
 
 
 def _source(path: Path, name: str) -> SourceFile | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from plume.config import read
 from plume.errors import UserError
+from plume.text.files import RUN
 
 FORMAT_VERSION = 1
 
@@ -143,8 +144,8 @@ class RunFolder:
         Raises:
             UserError: another process is writing here.
         """
-        path = self.path / ".lock"
-        new = not self.path.exists()
+        path = self.path / RUN
+        new, marked = not self.path.exists(), path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             opened = path.open("a+b", buffering=0)
@@ -169,9 +170,10 @@ class RunFolder:
             finally:
                 with contextlib.suppress(OSError):
                     file.truncate(0)
-                    if new and os.listdir(self.path) == [path.name]:  # refused before anything was written
+                    if not marked and not self.exists():  # refused before a run was begun here
                         path.unlink()
-                        self.path.rmdir()
+                        if new and not os.listdir(self.path):
+                            self.path.rmdir()
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 

@@ -13,7 +13,7 @@ from plume.models.backbone import Backbone
 from plume.models.heads import Head
 from plume.models.pretrained import PretrainedModel
 from plume.text import extending
-from plume.text.files import find, look, passed_over
+from plume.text.files import find, look
 from plume.text.readers import Report, check, read
 from plume.text.splits import split_of
 from plume.text.store import OtherText, Progress, build
@@ -367,8 +367,8 @@ def tokenize(
     lexicon: Lexicon | None = None,
 ) -> TokenStore:
     """The run's token store, built or gone on with; the user is told what was read of the data."""
-    if others := look(list(data)).others:
-        say(passed_over(others))
+    for told in look(list(data)).passed_over:
+        say(told)
     with ShareLine("tokenizing") as line:
 
         def tell(progress: Progress) -> None:

@@ -22,7 +22,8 @@ from plume.objectives.causal import CausalLM
 from plume.objectives.infilling import Denoising
 from plume.objectives.mixture import Mixture
 from plume.objectives.sequence_to_sequence import SequenceToSequence
-from plume.text.tokenizers import Characters
+from plume.text.files import look
+from plume.text.tokenizers import Characters, Tokenizer
 from plume.text.windows import PackedStream
 from plume.training.folder import RunFolder
 from plume.training.pretraining import pretrain
@@ -72,6 +73,29 @@ def test_a_run_says_what_it_read_and_what_it_did_not(
         assert f"{name} {store[name]['documents']} documents ({store[name]['tokens']:,} tokens)" in told
     assert sum(split["documents"] for split in store.values()) == 80
     assert "left out: 2 dropped: empty" in told
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_runs_may_lie_among_the_texts_that_they_are_made_of(
+    tmp_path: Path, language: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("文本.txt").write_text("\n".join(documents(language, 60)), encoding="utf-8")
+    here, growing = [Path(".")], replace(GPT, training=replace(GPT.training, schedule="constant"))
+    pretrain(growing, data=here, out=Path("run"))
+    longer = replace(growing, training=replace(growing.training, steps=growing.training.steps + 1))
+    pretrain(longer, data=here, out=Path("run"))  # the same text, though a run lies beside it now
+    plume.export("run", to="more/published")
+    Tokenizer.load(Path("run/tokenizer")).save(Path("pieces"))
+    capsys.readouterr()
+    pretrain(GPT, data=here, out=Path("other"))
+    told = capsys.readouterr().err
+    assert "passed over 4 folders of runs or models: more/published, other, pieces and 1 more" in told
+    stores = [json.loads(Path(run, "tokens", "index.json").read_text("utf-8")) for run in ("run", "other")]
+    assert stores[0]["fingerprint"] == stores[1]["fingerprint"]
+    with pytest.raises(UserError, match="is a run's own folder"):
+        pretrain(GPT, data=here, out=Path("."))
+    assert [source.name for source in look(here).sources] == ["文本.txt"]  # and nothing was left there
 
 
 def test_another_shape_is_told_in_the_recipe_s_own_words(tmp_path: Path) -> None:

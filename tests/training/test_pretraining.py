@@ -22,6 +22,7 @@ from plume.models.recurrent import RecurrentConfig
 from plume.models.transformer import TransformerConfig
 from plume.objectives.causal import CausalLM
 from plume.objectives.masked import MaskedLM
+from plume.text.files import RUN
 from plume.text.tokenizers import ByteLevelBPE, Characters, WordPiece
 from plume.text.windows import FullSentences, PackedStream, SegmentPairs, Sequential
 from plume.training import identity
@@ -109,13 +110,13 @@ def test_from_text_to_a_run_that_says_all_about_itself(
     assert [row["step"] for row in history(folder.metrics, "dev")] == [0, 3, 6]
     assert all(file.stat().st_size > 1000 for file in folder.curve)
     before = {
-        file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file() and file.name != ".lock"
+        file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file() and file.name != RUN
     }
     capsys.readouterr()
     pretrain(recipe, data=[corpus], out=folder.path)
     assert "is finished: 6 steps are done" in capsys.readouterr().err
     assert before == {
-        file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file() and file.name != ".lock"
+        file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file() and file.name != RUN
     }
 
 
