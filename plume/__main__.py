@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -47,6 +48,16 @@ VERBS = {
 }
 _ALL = {name: verb for group in VERBS.values() for name, verb in group.items()}
 
+_REMEDIES = {  # for what the system refuses wherever a verb reads or writes
+    errno.EEXIST: "a folder is wanted here, and this is a file: name another",
+    errno.ENOTDIR: "a folder is wanted here, and this is a file: name another",
+    errno.EISDIR: "a file is wanted here, and this is a folder: name a file in it",
+    errno.ENOENT: "look how it is written",
+    errno.EACCES: "name one that you may read, or a place where you may write",
+    errno.EROFS: "name a place where you may write",
+    errno.ENOSPC: "make room, or name another place",
+}
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code: 0, 1 (a check failed), 2 (what the user can mend), 130 (Ctrl-C)."""
@@ -68,7 +79,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno is None:
             raise  # none of the system's: a defect of ours, which needs its traceback
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _fail(f"{where}{error.strerror or error}")
+        remedy = _REMEDIES.get(error.errno or 0)
+        return _fail(f"{where}{error.strerror or error}" + (f" ({remedy})" if remedy else ""))
 
 
 def _run(words: list[str]) -> int:

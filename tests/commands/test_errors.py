@@ -12,6 +12,7 @@ import pytest
 
 from plume.__main__ import VERBS, main
 from tests.commands.conftest import ADAPTING, SMALL, House, call, ok
+from tests.conftest import documents
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -231,11 +232,15 @@ def test_a_run_made_with_its_authors_code(
     ("error", "code", "sentence"),
     [
         (KeyboardInterrupt(), 130, "stopped"),
-        (OSError(errno.ENOSPC, "No space left on device", "/data/runs/x"), 2, "/data/runs/x: No space left"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/runs/x"),
+            2,
+            "/data/runs/x: No space left on device (make room, ",
+        ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data/运行"),
             2,
-            "/data/运行: Permission denied",
+            "/data/运行: Permission denied (name one ",
         ),
     ],
 )
@@ -252,6 +257,14 @@ def test_what_comes_from_outside_is_no_traceback(
     monkeypatch.setattr("plume.commands.show.show", fails)
     got, _, err = call(capsys, "show", "gpt:tiny")
     assert got == code and sentence in err
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "文本.txt"
+    text.write_text("\n".join(documents("zh", 20)), encoding="utf-8")
+    told = refused(capsys, "tokenizer", text, "--vocab-size", 300, "--out", text)
+    assert "文本.txt" in told and "a folder is wanted here, and this is a file: name another" in told
+    assert "this is a folder: name a file in it" in refused(capsys, "show", "gpt:tiny", "--html", tmp_path)
 
 
 def test_of_several_processes_the_first_one_speaks(
