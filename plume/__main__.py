@@ -62,6 +62,7 @@ _REMEDIES = {  # for what the system refuses wherever a verb reads or writes
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code: 0, 1 (a check failed), 2 (what the user can mend), 130 (Ctrl-C)."""
     words = list(sys.argv[1:] if words is None else words)
+    _spin_briefly()
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -81,6 +82,16 @@ def main(words: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         remedy = _REMEDIES.get(error.errno or 0)
         return _fail(f"{where}{error.strerror or error}" + (f" ({remedy})" if remedy else ""))
+
+
+def _spin_briefly() -> None:
+    """Let OpenMP's threads wait for each other asleep sooner than by default, unless the user has said how.
+
+    While they spin, on cores that other programs want too, the thread that they wait for does not run: a small network
+    then trains at a fraction of its speed (benchmarks/busy.py). Read once, when torch is loaded: hence here.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _run(words: list[str]) -> int:

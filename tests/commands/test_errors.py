@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -298,6 +299,24 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     assert ran.returncode == 0, ran.stderr
     for verb in verbs:
         assert f"plume {verb}" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_wait_for_each_other_briefly_unless_the_user_says_how(
+    said: dict[str, str], spins: str
+) -> None:
+    code = (
+        "import os, sys\nfrom plume.__main__ import main\nmain(['--version'])\n"
+        "assert 'torch' not in sys.modules\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    own = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env={**own, **said}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split()[-1] == spins
 
 
 @pytest.mark.parametrize("language", ["zh"], indirect=True)
