@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -32,7 +32,7 @@ from plume.evaluation.metrics import Estimate
 from plume.models.transformer import TransformerConfig
 from plume.objectives.masked import MaskedLM
 from plume.recipes import bert, gpt
-from plume.runs import load
+from plume.runs import Run, load
 from plume.seeding import Permutation, key
 from plume.slots import collate
 from plume.studies import corpora, labels, overtaking
@@ -317,7 +317,9 @@ def _label_table(
     train.parent.mkdir(parents=True, exist_ok=True)
     for path, part in ((train, pool), (heldout, test)):
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part), "utf-8")
-    published = _published(out / "corpus", pool, test, say) if language == "en" else None
+    vectors = {"vectors": _vectors(load(out / "bert"), pool, test)}
+    if language == "en" and (model := _published(out / "corpus", say)):
+        vectors["published"] = _vectors(model, pool, test)
     table: dict[str, list[labels.Cell]] = {}
     # Two runs at a time: so small a network keeps one core busy, not two.
     with ProcessPoolExecutor(
@@ -337,13 +339,12 @@ def _label_table(
                 texts, gold = [row["text"] for row in chosen], [row["label"] for row in chosen]
                 said = TfIdf.fit(texts, gold).predict([row["text"] for row in test])
                 found.setdefault("tfidf", []).append(_accuracy(said, test))
-                if published is not None:
-                    found.setdefault("published", []).append(published(chosen))
+                for method, accuracy_of in vectors.items():
+                    found.setdefault(method, []).append(accuracy_of(chosen))
             for job, accuracy in zip(jobs, answers, strict=True):
                 found.setdefault(job.method, []).append(accuracy)
-            for method in ("tfidf", *MODES, "published"):
-                if method in found:
-                    table.setdefault(method, []).append(labels.Cell.of(count, found[method], len(test)))
+            for method in ("tfidf", *MODES, *vectors):
+                table.setdefault(method, []).append(labels.Cell.of(count, found[method], len(test)))
             say(words["say.labels"].format(count=f"{count:,}", **_best(table)))
     return table
 
@@ -388,11 +389,11 @@ def _adapted(job: _Job) -> float:
     run = job.out / "labels" / f"{job.method}-{job.size or 'all'}-{job.seed}"
     mode = MODES[job.method]
     own = suitable(job.count, config.resolve(str(job.out / "bert")).model, mode)
-    # Enough to see which way it goes, and looked at four times: a cell of the table is several runs. Of all labels,
-    # 16,400 in Chinese, each is read once at least.
+    # Enough to see which way it goes, and looked at twice: a cell of the table is several runs. Of all labels,
+    # 16,410 in Chinese, each is read once at least.
     steps = 100 if job.size else min(own.steps, 520)
     training = replace(
-        own, steps=steps, warmup_steps=steps // 10, eval_every=steps // 4, save_every=steps // 4,
+        own, steps=steps, warmup_steps=steps // 10, eval_every=steps // 2, save_every=steps // 2,
         data_seed=job.seed, init_seed=job.seed, noise_seed=job.seed,
     )  # fmt: skip
     adapt(
@@ -403,13 +404,21 @@ def _adapted(job: _Job) -> float:
     return float(scores["test"]["accuracy"])
 
 
-def _published(folder: Path, pool: Any, test: Any, say: Any) -> Any:
-    """The published network imported, its sentence vectors under logistic regression; None where it cannot be had."""
+def _published(folder: Path, say: Any) -> Run | None:
+    """The published network, imported; None where it cannot be had."""
     try:
-        model = load(corpora.minilm(folder))
+        return load(corpora.minilm(folder))
     except UserError as error:
         say(f"{error}")
         return None
+
+
+def _vectors(
+    model: Run, pool: Sequence[Mapping[str, str]], test: Sequence[Mapping[str, str]]
+) -> Callable[[Sequence[Mapping[str, str]]], float]:
+    """A pretrained network as it is: the accuracy of logistic regression on its sentence vectors, by what it learns
+    from.
+    """
     from sklearn.linear_model import LogisticRegression
 
     texts = [row["text"] for row in (*pool, *test)]
@@ -426,7 +435,7 @@ def _published(folder: Path, pool: Any, test: Any, say: Any) -> Any:
 
 def _best(table: Mapping[str, Sequence[labels.Cell]]) -> dict[str, str]:
     return {name: f"{100 * table[name][-1].accuracy:.1f} %" if name in table else "-" for name in
-            ("tfidf", "scratch", "ours", "published")}  # fmt: skip
+            ("tfidf", "scratch", "ours", "vectors", "published")}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ the report
@@ -499,7 +508,7 @@ def _table(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any])
         *(words["column"].format(n=f"{n:,}", seeds=s) for n, s in zip(sizes, seeds, strict=True)),
     ]
     rows = [[words["labels"][name], *map(_cell, cells)] for name, cells in table.items()]
-    return report.table(header, rows, own=[i for i, name in enumerate(table) if name == "ours"])
+    return report.table(header, rows, own=[i for i, name in enumerate(table) if name in ("ours", "vectors")])
 
 
 def _worth(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any]) -> str:
@@ -510,7 +519,7 @@ def _worth(table: Mapping[str, Sequence[labels.Cell]], words: Mapping[str, Any])
         return ", ".join(f"{100 * gain:+.1f}" for gain in gains)
 
     sizes = ", ".join(f"{cell.examples:,}" for cell in table["ours"])
-    text: str = words["worth"].format(sizes=sizes, ours=points("ours"))
+    text: str = words["worth"].format(sizes=sizes, ours=points("ours"), vectors=points("vectors"))
     return (
         text + words["worth published"].format(theirs=points("published")) if "published" in table else text
     )

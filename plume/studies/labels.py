@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plume.drawing.plotting import ACCENT, INK, MUTED, SECOND, THIRD, canvas, place_labels
+from plume.drawing.plotting import ACCENT, FOURTH, INK, MUTED, SECOND, THIRD, canvas, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ class Cell:
         return Cell(examples, mean, max(0.0, mean - half), min(1.0, mean + half), n)
 
 
-COLORS = (MUTED, SECOND, ACCENT, THIRD)
+COLORS = (MUTED, SECOND, ACCENT, FOURTH, THIRD)
 
 
 def figure(table: Mapping[str, Sequence[Cell]], chance: float, words: Mapping[str, str]) -> Figure:

@@ -37,15 +37,18 @@ WORDS: dict[str, dict[str, Any]] = {
             "chance": "guessing",
             "tfidf": "TF-IDF + logistic regression",
             "scratch": "BERT, not pretrained",
-            "ours": "BERT, pretrained here",
+            "ours": "BERT, pretrained here, tuned",
+            "vectors": "BERT, pretrained here, as it is",
             "published": "MiniLM, published",
         },
         "labels explain": "Is a sentence from a film review for or against? Counted words and networks learn it from "
-        "the same labelled sentences. The published network is a BERT of 6 layers of 384 that read some thousand "
-        "times as much; it is used as it is, under a logistic regression on its sentence vectors.",
+        "the same labelled sentences. A pretrained network is tuned whole, or used as it is, under a logistic "
+        "regression on its sentence vectors. The published one, as it is, is a BERT of 6 layers of 384 that read some "
+        "thousand times as much.",
         "labels caption": "Bars: 95 % intervals, from the spread over seeds and the size of the held-out set.",
-        "worth": "With {sizes} labels, reading for a minute or two before was worth {ours} points of accuracy over "
-        "the same network without it. Differences within the bars are chance.",
+        "worth": "With {sizes} labels, reading for a minute or two before was worth {vectors} points of accuracy over "
+        "the same network without it where its vectors were used, and {ours} where it was tuned. "
+        "Differences within the bars are chance.",
         "worth published": " The published network, which read far more, is {theirs} points ahead.",
         "method": "method",
         "column": "{n} labels (seeds: {seeds})",
@@ -77,7 +80,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "say.killed": "killed with -9 at step {step}; the same command again:",
         "say.count": "counting n-grams on the same text, and writing samples",
         "say.bert": "training a BERT",
-        "say.labels": "{count} labels: TF-IDF {tfidf}, BERT from scratch {scratch}, pretrained here {ours}, "
+        "say.labels": "{count} labels: TF-IDF {tfidf}, BERT from scratch {scratch}, pretrained here {ours} tuned and "
+        "{vectors} as it is, "
         "published {published}",
     },
     "zh": {
@@ -111,14 +115,17 @@ WORDS: dict[str, dict[str, Any]] = {
             "chance": "随机猜",
             "tfidf": "TF-IDF + 逻辑回归",
             "scratch": "BERT，未预训练",
-            "ours": "BERT，在此预训练",
+            "ours": "BERT，在此预训练，微调",
+            "vectors": "BERT，在此预训练，取句向量",
             "published": "MiniLM，已发布",
         },
         "labels explain": "一条购物评论是褒是贬？计数的词和神经网络从同样的带标签评论中学习。"
+        "预训练过的网络有两种用法：整体微调，或者原样不动，在句向量上做逻辑回归。"
         "预训练用的是报纸新闻，与评论的文体相差很远。",
         "labels caption": "误差线：95 % 置信区间，来自随机种子之间的差异和保留集的大小。",
-        "worth": "标签数为 {sizes} 时，预先读一两分钟文本，比未预训练的同一网络的准确率分别高 "
-        "{ours} 个百分点。误差线之内的差别属于偶然。",
+        "worth": "标签数为 {sizes} 时，预先读一两分钟文本，与未预训练的同一网络相比，"
+        "取句向量的准确率分别相差 {vectors} 个百分点，"
+        "整体微调分别相差 {ours} 个百分点。误差线之内的差别属于偶然。",
         "worth published": "已发布的网络读过的文本多得多，分别领先 {theirs} 个百分点。",
         "method": "方法",
         "column": "{n} 个标签（{seeds} 个种子）",
@@ -145,6 +152,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "say.killed": "在第 {step} 步被 kill -9 杀死；重新运行同一条命令：",
         "say.count": "在同一文本上统计 n 元语法，并生成样例",
         "say.bert": "训练 BERT",
-        "say.labels": "{count} 个标签：TF-IDF {tfidf}，未预训练的 BERT {scratch}，在此预训练的 BERT {ours}",
+        "say.labels": "{count} 个标签：TF-IDF {tfidf}，未预训练的 BERT {scratch}，"
+        "在此预训练的 BERT 微调 {ours}、取句向量 {vectors}",
     },
 }

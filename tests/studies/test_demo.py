@@ -44,6 +44,7 @@ def test_the_demo_ends_with_a_report(
         words["title"],
         words["labels"]["title"],
         words["labels"]["ours"],
+        words["labels"]["vectors"],
         words["masks"],
         words["samples"],
     ):
