@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from plume.errors import UserError
-from plume.generation.packing import PackedLinear, packable, prepared
+from plume.generation.packing import DecodingLinear, packable, prepared
 from plume.models.backbone import Hidden
 from plume.models.heads import TokenHead
 from plume.models.memory import Kept, follow
@@ -97,7 +97,7 @@ class CausalNetwork:
         self._backbone = twin.backbone
         self._head: TokenHead = twin.heads[head]
         weight, bias = self._head.weight, self._head.bias
-        self._table = PackedLinear(weight, bias) if packable(weight) else None
+        self._table = DecodingLinear(weight, bias) if packable(weight) else None
 
     @torch.inference_mode()
     def next_token_log_probs(

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from plume.errors import UserError
 from plume.generation.decoding import generate
 from plume.generation.language_models import AskingNetwork, CausalNetwork, language_model
-from plume.generation.packing import PackedLinear, packable, prepared
+from plume.generation.packing import DecodingLinear, packable, prepared
 from plume.generation.sampling import Decoding
 from plume.models import interop
 from plume.models.backbone import BackboneConfig
@@ -33,6 +33,7 @@ POST = TransformerConfig(
 )
 SINUSOIDAL = TransformerConfig(1, 16, 4, 32, positions="sinusoidal", max_positions=48, init_std=0.4)
 LSTM = RecurrentConfig(2, 16, init_std=1.5)
+SERVED = [d for d in (torch.float32, torch.bfloat16) if packable(torch.empty(1024, 1024, dtype=d))]
 
 
 def network(config: BackboneConfig, objective: Objective) -> PretrainedModel:
@@ -195,23 +196,32 @@ def test_a_model_without_token_heads_says_what_to_do():
         language_model(model, CausalLM(), VOCAB)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 8, 48, 64])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_matrices_multiply_as_plain_ones(rows, dtype):
+@pytest.mark.parametrize("rows", [1, 2, 8, 48, 64, 256, 300])
+@pytest.mark.parametrize("dtype", SERVED)
+@pytest.mark.parametrize("outputs", [1024, 1021])  # 1021: no number of threads divides it
+@pytest.mark.parametrize("biased", [True, False])
+def test_matrices_for_decoding_multiply_as_plain_ones(rows, dtype, outputs, biased):
     draw = torch.Generator().manual_seed(0)
-    weight = torch.randn(1024, 1024, generator=draw, dtype=torch.float64).to(dtype)
-    bias, x = (
-        torch.randn(1024, generator=draw).to(dtype),
-        torch.randn(rows, 1, 1024, generator=draw).to(dtype),
-    )
+    weight = torch.randn(outputs, 1024, generator=draw, dtype=torch.float64).to(dtype)
+    bias = torch.randn(outputs, generator=draw).to(dtype) if biased else None
+    x = torch.randn(rows, 1, 1024, generator=draw).to(dtype)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    bound = {torch.float32: 1e-5, torch.bfloat16: 4e-3}[dtype]
+    layer = DecodingLinear(weight, bias)
     with torch.inference_mode():
-        layer = PackedLinear(weight, bias) if packable(weight) else torch.nn.functional.linear
-        found = layer(x) if packable(weight) else layer(x, weight, bias)
-    expected = x.double() @ weight.double().T + bias.double()
-    assert (found.double() - expected).abs().max() / expected.abs().max() < {
-        torch.float32: 1e-5,
-        torch.bfloat16: 4e-3,
-    }[dtype]
+        for _ in range(2):
+            found = layer(x)
+            assert found.shape == expected.shape
+            assert (found.double() - expected).abs().max() / expected.abs().max() < bound
+            layer(x[:2])  # now, at the latest, it is packed
+
+
+def test_a_second_layout_is_kept_for_steps_of_several_rows_alone():
+    layer = DecodingLinear(torch.randn(1024, 1024), None)
+    with torch.inference_mode():
+        for rows, packed in ((64, False), (1, False), (2, True)):
+            layer(torch.randn(rows, 1024))
+            assert (layer._packed is not None) is packed
 
 
 def test_the_copy_for_decoding_packs_what_is_large_and_leaves_the_model_alone():
@@ -220,9 +230,9 @@ def test_the_copy_for_decoding_packs_what_is_large_and_leaves_the_model_alone():
     before = {name: t.clone() for name, t in model.state().items()}
     twin = prepared(model)
     layer, kept = twin.backbone.stack.layers[0], model.backbone.stack.layers[0]
-    assert isinstance(layer.up, PackedLinear)
-    assert not isinstance(layer.attention_out, PackedLinear)
-    assert not isinstance(kept.up, PackedLinear)
+    assert isinstance(layer.up, DecodingLinear)
+    assert not isinstance(layer.attention_out, DecodingLinear)
+    assert not isinstance(kept.up, DecodingLinear)
     assert layer.attention_out.weight is kept.attention_out.weight
     half = prepared(model, torch.bfloat16)
     assert half.heads["next_token"].weight.dtype == torch.bfloat16
