@@ -59,8 +59,8 @@ LINES = ("uniform", "unigram", "bigram", "trigram", "kneser_ney5")
 class Budget:
     """Seconds a part may take, and how much of the data it sees. ``seeds``: runs a cell, by number of labels."""
 
-    gpt: float = 115.0
-    bert: float = 45.0
+    gpt: float = 105.0
+    bert: float = 40.0
     characters: int = 8_000_000  # of the corpus, so that counting it and reading it once stay affordable
     sizes: tuple[int | None, ...] = (16, 64, 512, None)  # labels, None: all there are
     seeds: tuple[int, ...] = (3, 2, 2, 1)
